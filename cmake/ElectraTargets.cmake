@@ -1,0 +1,20 @@
+# One place for the flags every target of the project is built with.
+add_library(electra_flags INTERFACE)
+target_compile_options(electra_flags INTERFACE -Wall -Wextra -Wpedantic)
+if(ELECTRA_WERROR)
+  target_compile_options(electra_flags INTERFACE -Werror)
+endif()
+if(ELECTRA_SANITIZE)
+  target_compile_options(electra_flags INTERFACE -fsanitize=${ELECTRA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(electra_flags INTERFACE -fsanitize=${ELECTRA_SANITIZE})
+endif()
+
+# electra_library(NAME HEADERS … SOURCES … LINKS …): one floor of the architecture. Headers form a file set, so that
+# VERIFY_INTERFACE_HEADER_SETS checks that each compiles alone.
+function(electra_library name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "HEADERS;SOURCES;LINKS;PRIVATE_LINKS")
+  add_library(${name} STATIC ${arg_SOURCES})
+  target_sources(${name} PUBLIC FILE_SET HEADERS BASE_DIRS "${PROJECT_SOURCE_DIR}" FILES ${arg_HEADERS})
+  target_include_directories(${name} PUBLIC "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>")
+  target_link_libraries(${name} PUBLIC ${arg_LINKS} PRIVATE "$<BUILD_INTERFACE:electra_flags>" ${arg_PRIVATE_LINKS})
+endfunction()
