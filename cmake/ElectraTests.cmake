@@ -1,0 +1,38 @@
+# electra_test(NAME test_x SOURCES test_x.cc … LINKS electra_core … [DATA] [SLOW] [THREADS])
+# One Catch2 executable; each of its test cases is a CTest entry named "test_x/<test case>", so that `ctest -R test_x` and
+# `ctest -R <part of a case's name>` both select.
+#   DATA     reads ../shared/data through tests/shared_data.h; skipped where that folder is absent
+#   SLOW     too long for ./test.sh; run by ./test.sh --slow
+#   THREADS  belongs to what runs under ThreadSanitizer (loader, threads, signals)
+find_package(Catch2 2.13 REQUIRED)
+include(Catch)
+
+# Whether the folder exists is asked when a test runs, not here.
+get_filename_component(ELECTRA_SHARED_DATA "${PROJECT_SOURCE_DIR}/../shared/data" ABSOLUTE)
+
+add_library(electra_test_main OBJECT "${PROJECT_SOURCE_DIR}/tests/main.cc")
+target_link_libraries(electra_test_main PUBLIC Catch2::Catch2 PRIVATE electra_flags)
+
+function(electra_test)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "DATA;SLOW;THREADS" "NAME" "SOURCES;LINKS")
+  if(NOT arg_NAME OR NOT arg_SOURCES OR arg_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "[electra_test] expected NAME … SOURCES … LINKS … [DATA] [SLOW] [THREADS], got ${ARGN}")
+  endif()
+  add_executable(${arg_NAME} ${arg_SOURCES})
+  target_include_directories(${arg_NAME} PRIVATE "${PROJECT_SOURCE_DIR}")
+  target_link_libraries(${arg_NAME} PRIVATE electra_test_main electra_flags ${arg_LINKS})
+  target_compile_definitions(${arg_NAME} PRIVATE ELECTRA_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+
+  # ctest -L takes one label a test here: catch_discover_tests cannot pass a list.
+  set(label fast)
+  set(properties TIMEOUT 600)
+  if(arg_DATA)
+    list(APPEND properties ENVIRONMENT "ELECTRA_SHARED_DATA=${ELECTRA_SHARED_DATA}" SKIP_RETURN_CODE 4)
+  endif()
+  if(arg_SLOW)
+    set(label slow)
+  elseif(arg_THREADS)
+    set(label threads)
+  endif()
+  catch_discover_tests(${arg_NAME} TEST_PREFIX "${arg_NAME}/" PROPERTIES LABELS ${label} ${properties})
+endfunction()
