@@ -1,0 +1,116 @@
+#include "engine/program.h"
+
+#include <cstring>
+
+#include "kernels/core/error.h"
+
+namespace electra {
+
+Tensor Program::slot(int s, const TensorSpec& spec) const {
+  if (s == kNoSlot) return {nullptr, spec.shape, spec.dtype};
+  return {arena_.data() + plan_.slots[static_cast<size_t>(s)].offset, spec.shape, spec.dtype};
+}
+
+Program::Program(const Graph& graph, Plan plan, const ParameterStore& store, Stream stream, Options options)
+    : graph_(&graph), plan_(std::move(plan)), stream_(stream), options_(options), arena_(plan_.arena_bytes) {
+  const auto round_up = [](size_t bytes) { return (bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment; };
+  size_t bytes = 0;
+  for (const ValueInfo& v : graph.values())
+    if (v.kind == ValueKind::input) bytes += round_up(v.spec.bytes());
+  inputs_ = Buffer(bytes);
+
+  // Memory of inputs and parameters; computed values are bound call by call.
+  std::vector<Tensor> fixed(graph.values().size()), fixed_grad(graph.values().size());
+  bytes = 0;
+  for (size_t v = 0; v < graph.values().size(); ++v) {
+    const ValueInfo& info = graph.values()[v];
+    fixed[v] = fixed_grad[v] = {nullptr, info.spec.shape, info.spec.dtype};
+    if (info.kind == ValueKind::input) {
+      fixed[v].data = inputs_.data() + bytes;
+      bytes += round_up(info.spec.bytes());
+    } else if (info.kind == ValueKind::parameter) {
+      const Parameter& p = store.at(info.name);
+      check_shape(info.name, "parameter", p.shape, info.spec.shape);
+      fixed[v] = store.value(p);
+      fixed_grad[v] = store.grad(p);
+    }
+  }
+  input_tensors_ = fixed;
+
+  for (size_t c = 0; c < plan_.calls.size(); ++c) {
+    const Call& call = plan_.calls[c];
+    const Node& node = graph.nodes()[static_cast<size_t>(call.node)];
+    BoundCall bound;
+    bound.op = node.op.get();
+    bound.pass = call.pass;
+    bound.mode = call.mode;
+    bound.later_mode = call.later_mode;
+    for (size_t k = 0; k < node.in.size(); ++k) {
+      const auto v = static_cast<size_t>(node.in[k]);
+      const TensorSpec& spec = graph.values()[v].spec;
+      const bool computed = graph.values()[v].kind == ValueKind::computed;
+      bound.in.push_back(computed ? slot(call.in[k], spec) : fixed[v]);
+      if (call.pass != Pass::backward) continue;
+      const bool parameter = graph.values()[v].kind == ValueKind::parameter && call.mode[k] != GradMode::none;
+      bound.din.push_back(parameter ? fixed_grad[v] : slot(call.din[k], spec));
+    }
+    for (size_t k = 0; k < node.out.size(); ++k) {
+      bound.out.push_back(slot(call.out[k], node.signature.outputs[k]));
+      if (call.pass == Pass::backward) bound.dout.push_back(slot(call.dout[k], node.signature.outputs[k]));
+    }
+    for (size_t k = 0; k < call.saved.size(); ++k) bound.saved.push_back(slot(call.saved[k], node.signature.saved[k]));
+    const size_t workspace = call.pass == Pass::backward ? node.signature.backward_workspace : node.signature.forward_workspace;
+    bound.workspace = slot(call.workspace, {{static_cast<int64_t>(workspace)}, DType::u8});
+    if (options_.poison)
+      for (size_t s = 0; s < plan_.slots.size(); ++s)
+        if (plan_.slots[s].last == static_cast<int>(c)) bound.ending.push_back(static_cast<int>(s));
+    calls_.push_back(std::move(bound));
+  }
+}
+
+void Program::run(size_t first, size_t last, bool first_micro_batch) {
+  for (size_t c = first; c < last; ++c) {
+    const BoundCall& call = calls_[c];
+    const Frame frame{.in = call.in,
+                      .out = call.out,
+                      .saved = call.saved,
+                      .dout = call.dout,
+                      .din = call.din,
+                      .mode = first_micro_batch ? call.mode : call.later_mode,
+                      .workspace = call.workspace,
+                      .state = &state_,
+                      .stream = &stream_};
+    if (call.pass == Pass::backward) call.op->backward(frame);
+    else call.op->forward(frame);
+    for (const int s : call.ending)
+      std::memset(arena_.data() + plan_.slots[static_cast<size_t>(s)].offset, 0xFF, plan_.slots[static_cast<size_t>(s)].bytes);
+  }
+}
+
+void Program::forward(const StepState& state) {
+  state_ = state;
+  if (options_.poison) std::memset(arena_.data(), 0xFF, arena_.bytes());
+  run(0, static_cast<size_t>(plan_.first_backward), true);
+}
+
+void Program::forward_backward(const StepState& state, bool first_micro_batch) {
+  if (plan_.loss_gradient == kNoSlot) throw Error("program", "expected a plan made for training");
+  forward(state);
+  const Slot& loss = plan_.slots[static_cast<size_t>(plan_.loss_gradient)];
+  if (graph_->float_type() == DType::f64) *reinterpret_cast<double*>(arena_.data() + loss.offset) = 1;
+  else *reinterpret_cast<float*>(arena_.data() + loss.offset) = 1;
+  run(static_cast<size_t>(plan_.first_backward), calls_.size(), first_micro_batch);
+}
+
+Tensor Program::input(Value v) const {
+  if (graph_->value(v).kind != ValueKind::input) throw Error("program", graph_->value(v).name + " is no input");
+  return input_tensors_[static_cast<size_t>(v)];
+}
+
+Tensor Program::output(Value v) const {
+  const int s = plan_.final_slot[static_cast<size_t>(v)];
+  if (s == kNoSlot) throw Error("program", "expected a kept value, " + graph_->value(v).name + " is not kept");
+  return slot(s, graph_->value(v).spec);
+}
+
+}  // namespace electra
