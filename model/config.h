@@ -5,6 +5,9 @@
 
 namespace electra {
 
+// What recomputation drops after forward: nothing, the GELU outputs, or everything inside a layer.
+enum class Recompute : uint8_t { none, gelu, layers };
+
 struct EncoderConfig {
   int64_t hidden_size = 0;
   int64_t num_layers = 0;

@@ -8,9 +8,6 @@
 
 namespace electra {
 
-// What recomputation drops after forward: nothing, the GELU outputs, or everything inside a layer.
-enum class Recompute : uint8_t { none, gelu, layers };
-
 // What a batch looks like to the graph: fixed capacities.
 struct BatchShape {
   int64_t sequences = 0;
