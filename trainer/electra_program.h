@@ -11,7 +11,8 @@ namespace electra {
 struct HostBatch {
   const int32_t* ids = nullptr;               // (tokens)
   const int32_t* segments = nullptr;          // (tokens)
-  const int32_t* sequence_offsets = nullptr;  // (sequences + 1)
+  const int32_t* sequence_offsets = nullptr;  // (sequences + 1); unused entries repeat the last offset
+  int64_t sequences = 0, tokens = 0;          // used
 };
 
 class ElectraProgram {

@@ -1,5 +1,6 @@
 #include "trainer/metrics.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace electra {
@@ -10,8 +11,6 @@ double ratio(double a, double b) { return b > 0 ? a / b : 0; }
 double binary_entropy(double q) { return q <= 0 || q >= 1 ? 0 : -q * std::log(q) - (1 - q) * std::log(1 - q); }
 
 }  // namespace
-
-MetricSums::MetricSums() : counts_(static_cast<size_t>(kBinaryCountsSize), 0) {}
 
 void MetricSums::clear() { *this = MetricSums(); }
 
@@ -25,6 +24,16 @@ void MetricSums::add(const Tensor& sums, const Tensor& loss_sum, const Tensor& c
   disc_ = true;
   disc_loss_ += *loss_sum.as<double>();
   for (size_t i = 0; i < counts_.size(); ++i) counts_[i] += counts.as<int64_t>()[i];
+}
+
+void MetricSums::add(const MetricSums& other) {
+  masked_lm_.loss += other.masked_lm_.loss;
+  masked_lm_.correct += other.masked_lm_.correct;
+  masked_lm_.sampled_correct += other.masked_lm_.sampled_correct;
+  masked_lm_.weight += other.masked_lm_.weight;
+  disc_loss_ += other.disc_loss_;
+  disc_ = disc_ || other.disc_;
+  for (size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
 }
 
 Metrics MetricSums::metrics(double gen_weight, double disc_weight, int64_t padding) const {
@@ -44,7 +53,8 @@ Metrics MetricSums::metrics(double gen_weight, double disc_weight, int64_t paddi
   const double entropy = binary_entropy(m.replaced_fraction);
   m.skill = entropy > 0 ? 1 - m.disc_loss / entropy : 0;
   const std::span<const int64_t> all(counts_);
-  std::vector<int64_t> negatives(all.begin() + kBinaryCounts, all.begin() + kBinaryCounts + kProbabilityBins);
+  std::array<int64_t, kProbabilityBins> negatives;
+  std::copy_n(all.begin() + kBinaryCounts, kProbabilityBins, negatives.begin());
   negatives[0] += padding;
   m.disc_auc = auc(negatives, all.subspan(kBinaryCounts + kProbabilityBins));
   m.loss += disc_weight * m.disc_loss;

@@ -1,8 +1,8 @@
 // What training and evaluation report: Google's metric names, the replaced fraction and the skill.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "kernels/binary_classifier.h"
 #include "kernels/core/tensor.h"
@@ -27,10 +27,10 @@ struct Metrics {
 // Sums of the loss kernels over any number of batches: integers and doubles added in order.
 class MetricSums {
  public:
-  MetricSums();
   void clear();
   // sums: (kMaskedLmSums) f64. loss_sum: (1) f64; counts: (kBinaryCountsSize) i64; both absent without a discriminator.
   void add(const Tensor& sums, const Tensor& loss_sum, const Tensor& counts);
+  void add(const MetricSums& other);
   // padding: how many padding positions count as negatives of probability 0 in the AUC, as the original has them.
   Metrics metrics(double gen_weight, double disc_weight, int64_t padding = 0) const;
   int64_t tokens() const { return counts_[0]; }
@@ -39,7 +39,7 @@ class MetricSums {
   MaskedLmSums masked_lm_;
   double disc_loss_ = 0;
   bool disc_ = false;
-  std::vector<int64_t> counts_;  // as in binary_classifier.h
+  std::array<int64_t, kBinaryCountsSize> counts_{};  // as in binary_classifier.h
 };
 
 // Area under the ROC curve of two histograms over probability, ties within a bin counted half; 0.5 where one is empty.
