@@ -1,0 +1,30 @@
+#include "trainer/gemm_peak.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "engine/dispatch.h"
+#include "kernels/gemm.h"
+
+namespace electra {
+
+double measure_gemm_peak(Stream stream, double seconds) {
+  constexpr int64_t kRows = 2048, kWidth = 768;
+  const Buffer a(kRows * kWidth * sizeof(float)), b(kWidth * kWidth * sizeof(float)), c(kRows * kWidth * sizeof(float));
+  const Gemm product{.a = {a.data(), {kRows, kWidth}, DType::f32},
+                     .b = {b.data(), {kWidth, kWidth}, DType::f32},
+                     .c = {c.data(), {kRows, kWidth}, DType::f32},
+                     .transpose_b = true};
+  using Clock = std::chrono::steady_clock;
+  const auto since = [](Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); };
+  const auto start = Clock::now();
+  double best = 0;
+  for (int i = 0; i < 3 || since(start) < seconds; ++i) {
+    const auto begin = Clock::now();
+    dispatch(stream, [&]<Backend B>() { gemm<B>(product, stream); });
+    best = std::max(best, 2.0 * kRows * kWidth * kWidth / since(begin));
+  }
+  return best;
+}
+
+}  // namespace electra

@@ -1,0 +1,10 @@
+// The ceiling that steps are measured against: what the GEMM library reaches on this machine, now.
+#pragma once
+#include "kernels/core/device.h"
+
+namespace electra {
+
+// Best rate of a (2048, 768) x (768, 768) fp32 product on the stream, in FLOP/s, over about `seconds` of repetitions.
+double measure_gemm_peak(Stream stream, double seconds = 0.3);
+
+}  // namespace electra

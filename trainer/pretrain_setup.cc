@@ -1,0 +1,34 @@
+#include "trainer/pretrain_setup.h"
+
+namespace electra {
+
+BatchShape micro_batch_shape(const PretrainConfig& config) {
+  return {.sequences = config.sequences_per_micro_batch(),
+          .tokens = config.tokens_per_micro_batch(),
+          .max_seq_len = config.seq_len};
+}
+
+MaskingOptions masking_options(const PretrainConfig& config, const SpecialIds& special) {
+  return {.special = special,
+          .max_predictions = config.max_predictions(),
+          .mask_prob = config.mask_prob,
+          .with_replacement = config.masking.replacement};
+}
+
+ElectraGraphOptions graph_options(const PretrainConfig& config, const SpecialIds& special, bool train, int threads) {
+  return {.train = train,
+          .masking = masking_options(config, special),
+          .recompute = train ? config.recompute : Recompute::none,
+          .max_threads = threads};
+}
+
+OptimizerConfig optimizer_config(const PretrainConfig& config) {
+  return {.weight_decay = config.optimizer.weight_decay,
+          .beta1 = config.optimizer.beta1,
+          .beta2 = config.optimizer.beta2,
+          .eps = config.optimizer.eps,
+          .clip_norm = config.optimizer.clip_norm,
+          .bias_correction = config.optimizer.bias_correction};
+}
+
+}  // namespace electra

@@ -1,0 +1,16 @@
+// From a configuration to what engine and model understand.
+#pragma once
+#include "model/electra.h"
+#include "trainer/config.h"
+#include "trainer/optimizer.h"
+
+namespace electra {
+
+// Capacity of one micro-batch.
+BatchShape micro_batch_shape(const PretrainConfig& config);
+// Masking of the configuration with the special ids of its vocabulary.
+MaskingOptions masking_options(const PretrainConfig& config, const SpecialIds& special);
+ElectraGraphOptions graph_options(const PretrainConfig& config, const SpecialIds& special, bool train, int threads);
+OptimizerConfig optimizer_config(const PretrainConfig& config);
+
+}  // namespace electra
