@@ -112,7 +112,8 @@ int parse_and_act(CLI::App& root, Invocation& invocation, int argc, const char* 
   try {
     root.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    fmt::print("{}", root.help());
+    const std::string help = root.help();
+    fmt::print("{}{}", help, help.ends_with('\n') ? "" : "\n");
     return 0;
   } catch (const CLI::CallForVersion& version) {
     fmt::print("{}\n", version.what());

@@ -12,5 +12,6 @@ int main(int argc, char** argv) {
   root.require_subcommand(1);
   cli::add_common_options(root, invocation);
   cli::register_info(root, invocation);
+  cli::register_config(root, invocation);
   return cli::run(root, invocation, argc, argv);
 }

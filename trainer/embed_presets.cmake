@@ -1,0 +1,18 @@
+# Writes OUT: a C++ file with the text of FILES (configs/electra-NAME.yaml), in that order. The first line of each is a
+# comment that summarises it.
+set(code "// Written by embed_presets.cmake from configs/*.yaml.\n#include \"trainer/config.h\"\n\nnamespace electra {\n\n")
+string(APPEND code "const std::vector<Preset>& presets() {\n  static const std::vector<Preset> all = {\n")
+separate_arguments(FILES)
+foreach(file IN LISTS FILES)
+  file(READ "${file}" text)
+  string(REGEX MATCH "electra-([^/]*)\\.yaml$" matched "${file}")
+  set(name "${CMAKE_MATCH_1}")
+  string(REGEX MATCH "^# ([^\n]*)\n" matched "${text}")
+  set(summary "${CMAKE_MATCH_1}")
+  if(NOT name OR NOT summary)
+    message(FATAL_ERROR "[${file}] expected electra-NAME.yaml that begins with a line of comment")
+  endif()
+  string(APPEND code "      {\"${name}\", R\"yaml(${summary})yaml\", R\"yaml(${text})yaml\"},\n")
+endforeach()
+string(APPEND code "  };\n  return all;\n}\n\n}  // namespace electra\n")
+file(WRITE "${OUT}" "${code}")
