@@ -13,5 +13,6 @@ int main(int argc, char** argv) {
   cli::add_common_options(root, invocation);
   cli::register_info(root, invocation);
   cli::register_config(root, invocation);
+  cli::register_plan(root, invocation);
   return cli::run(root, invocation, argc, argv);
 }

@@ -1,0 +1,52 @@
+#include "trainer/signals.h"
+
+#include <csignal>
+#include <unistd.h>
+
+#include <atomic>
+#include <cassert>
+#include <memory>
+
+namespace electra {
+namespace {
+
+std::atomic<int> received_signal{0};
+static_assert(std::atomic<int>::is_always_lock_free);  // so that a handler may touch it
+std::atomic<bool> installed{false};
+
+// Only async-signal-safe calls.
+void handle(int signal) {
+  int none = 0;
+  if (!received_signal.compare_exchange_strong(none, signal) && signal == SIGINT) _exit(128 + SIGINT);
+}
+
+}  // namespace
+
+struct SignalGuard::Handlers {
+  struct sigaction interrupt {};
+  struct sigaction terminate {};
+};
+
+SignalGuard::SignalGuard() : before_(std::make_unique<Handlers>()) {
+  [[maybe_unused]] const bool already = installed.exchange(true);
+  assert(!already);
+  received_signal = 0;
+  struct sigaction action {};
+  action.sa_handler = handle;
+  action.sa_flags = SA_RESTART;  // a read or write of the loader goes on
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGINT, &action, &before_->interrupt);
+  sigaction(SIGTERM, &action, &before_->terminate);
+}
+
+SignalGuard::~SignalGuard() {
+  sigaction(SIGINT, &before_->interrupt, nullptr);
+  sigaction(SIGTERM, &before_->terminate, nullptr);
+  installed = false;
+}
+
+int SignalGuard::received() const { return received_signal; }
+
+int SignalGuard::exit_status() const { return 128 + received(); }
+
+}  // namespace electra

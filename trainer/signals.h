@@ -1,0 +1,26 @@
+// Stopping cleanly: SIGINT and SIGTERM set a flag that the training loop reads between steps; a second SIGINT ends the
+// process at once.
+#pragma once
+#include <memory>
+
+namespace electra {
+
+// Installs the handlers while it lives and restores the old ones; one at a time.
+class SignalGuard {
+ public:
+  SignalGuard();
+  ~SignalGuard();
+  SignalGuard(const SignalGuard&) = delete;
+  SignalGuard& operator=(const SignalGuard&) = delete;
+
+  // The signal that asked to stop, or 0.
+  int received() const;
+  // 128 + received().
+  int exit_status() const;
+
+ private:
+  struct Handlers;
+  std::unique_ptr<Handlers> before_;
+};
+
+}  // namespace electra
