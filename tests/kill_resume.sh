@@ -23,12 +23,13 @@ settings=(data=data "train_steps=$steps" warmup_steps=10 checkpoint_steps=10 eva
 
 "$electra" pretrain "$config" run=undisturbed "${settings[@]}"
 
+# Ends as the program ends, so that in the background it is the program that is killed.
 start_or_resume() {
   if [ -e disturbed/checkpoints/latest ]; then
-    "$electra" pretrain --resume disturbed >>log 2>&1
+    exec "$electra" pretrain --resume disturbed >>log 2>&1
   else
     rm -rf disturbed
-    "$electra" pretrain "$config" run=disturbed "${settings[@]}" >>log 2>&1
+    exec "$electra" pretrain "$config" run=disturbed "${settings[@]}" >>log 2>&1
   fi
 }
 # A kill must strike a run at work: the moments are spread over what the undisturbed run took for a part of its steps.
@@ -48,21 +49,22 @@ while [ $done_kills -lt "$kills" ]; do
   child=$!
   milliseconds=$((RANDOM * quarter_ms / 32768))
   sleep "$(printf '%d.%03d' $((milliseconds / 1000)) $((milliseconds % 1000)))"
-  if pkill -KILL -P $child 2>/dev/null; then
+  kill -KILL $child 2>/dev/null || true
+  status=0
+  wait $child 2>/dev/null || status=$?
+  if [ $status -eq 137 ]; then
     done_kills=$((done_kills + 1))
-    wait $child 2>/dev/null || true
     latest=$(readlink disturbed/checkpoints/latest 2>/dev/null || echo none)
     echo "kill $done_kills after $milliseconds ms, latest checkpoint $latest"
-  elif wait $child; then
-    # It had ended by itself: start over, so that every kill counts.
-    rm -rf disturbed
+  elif [ $status -eq 0 ]; then
+    rm -rf disturbed  # it had ended before the kill: start over, so that every kill counts
   else
     tail -n 5 log >&2
-    echo "FAILED: the resumed run ended with an error" >&2
+    echo "FAILED: the resumed run ended with exit status $status" >&2
     exit 1
   fi
 done
-start_or_resume || { tail -n 5 log >&2; echo "FAILED: the last resume ended with an error" >&2; exit 1; }
+(start_or_resume) || { tail -n 5 log >&2; echo "FAILED: the last resume ended with an error" >&2; exit 1; }
 
 for half in discriminator generator optimizer; do
   if ! cmp undisturbed/checkpoints/latest/$half.safetensors disturbed/checkpoints/latest/$half.safetensors; then
