@@ -41,7 +41,7 @@ step() {
   shift
   say "$name"
   "$@" >"$logs/$name.log" 2>&1 || status=$?
-  [ $status -eq 0 ] && tail -n 1 "$logs/$name.log" || tail -n 60 "$logs/$name.log"
+  tail -n $((status == 0 ? 1 : 60)) "$logs/$name.log"
   verdict "$name (all of its output: $logs/$name.log)" $status
   return $status
 }
@@ -50,7 +50,7 @@ configure_and_build() { cmake --preset "$1" && cmake --build --preset "$1"; }
 
 # TEST_PRESET CONFIGURE_PRESET: runs CTest and counts its entries. With shared data beside the checkout a skip is a failure.
 run_tests() {
-  local junit=$PWD/$logs/$1.xml count
+  local junit=$PWD/$logs/$1.xml
   say "tests of $1"
   rm -f "$junit"
   ctest --preset "$1" --output-junit "$junit" | grep -vE '^ *(Start +[0-9]+:|[0-9]+/[0-9]+ Test .* Passed )'
