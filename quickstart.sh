@@ -132,12 +132,15 @@ get_text() {
 json_number() { sed -nE "s/.*\"$1\": *(-?[0-9][0-9.eE+-]*).*/\1/p" "$2" | head -n 1; }
 
 pretrain() {
+  local status=0
   if [ -e $run/checkpoints/latest ]; then
-    ./electra pretrain --resume $run
+    ./electra pretrain --resume $run || status=$?
   else
     rm -rf $run
-    ./electra pretrain configs/electra-tiny.yaml data=$data run=$run "${settings[@]}"
+    ./electra pretrain configs/electra-tiny.yaml data=$data run=$run "${settings[@]}" || status=$?
   fi
+  [ $status -le 128 ] || echo "Stopped. The same command goes on from the last checkpoint in $run." >&2
+  return $status
 }
 
 install_and_build
