@@ -10,7 +10,7 @@ cat >one.html <<'HTML'
 <html><head><title>The title of the page is not one of the sentences that are kept.</title></head><body>
 <h1>A heading is not prose even if it has as many words as a sentence has.</h1>
 <p>The <code>first</code> paragraph of the page is kept, and <a href="x.html">its links</a> are a part
-of the sentence &mdash; so are caf&eacute;s &amp; quotes.</p>
+of the sentence &mdash; so are caf&eacute;s &amp; naïve quotes.</p>
 <p>See also the index</p>
 <pre>The program text in here is left out because it is not what we are looking for.</pre>
 <table><tr><td>The cell of a table is left out because it is seldom a sentence of its own.</td></tr></table>
@@ -37,12 +37,16 @@ This paragraph is only here so that the document is long enough to be one that i
 
 The text after the end of the documentation is not a part of the documentation of the file.
 POD
-printf '<p>This page is not valid in its encoding, and so all of it is left out: \377 is a byte that may not be there.</p>' >three.html
+{
+  printf '<p>The byte \377 is in none of the sentences of a page that is valid in its encoding.</p>'
+  printf '<p>This page is not valid in its encoding, and so all of it is left out, with all that it has to say.</p>'
+  printf '<p>It is long enough to be a document, and it would be one if that byte were not in the first of its sentences.</p>'
+} >three.html
 cp one.html four.html
 gzip -c two.pod >five.pod.gz
 
 cat >expected <<'TEXT'
-The first paragraph of the page is kept, and its links are a part of the sentence — so are cafés & quotes.
+The first paragraph of the page is kept, and its links are a part of the sentence — so are cafés & naïve quotes.
 An item of a list is kept when it is a whole sentence, which is what this one is.
 There were 17 ways in which the same sentence could be written again in another place.
 
