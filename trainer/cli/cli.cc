@@ -13,6 +13,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/thread_pool.h"
+#include "trainer/log.h"
 #include "trainer/nearest.h"
 
 namespace electra::cli {
@@ -123,6 +124,7 @@ int parse_and_act(CLI::App& root, Invocation& invocation, int argc, const char* 
   }
   if (!invocation.action) throw usage_error(root, CLI::RequiredError("a command"));
   check_device(invocation.device);
+  log::set_level(invocation.quiet && invocation.log_level != "error" ? "warning" : invocation.log_level);
   return invocation.action();
 }
 

@@ -5,6 +5,7 @@
 
 #include "trainer/cli/cli.h"
 #include "trainer/config.h"
+#include "trainer/log.h"
 
 namespace electra::cli {
 namespace {
@@ -16,7 +17,7 @@ struct Arguments {
 
 ResolvedConfig load(const Arguments& arguments) {
   ResolvedConfig resolved = load_config(arguments.source, arguments.overrides);
-  for (const std::string& warning : resolved.warnings) fmt::print(stderr, "electra: warning: {}\n", warning);
+  for (const std::string& warning : resolved.warnings) log::warning(warning);
   return resolved;
 }
 
