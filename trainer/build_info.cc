@@ -14,6 +14,7 @@ BuildInfo build_info() {
           .commit = ELECTRA_COMMIT,
           .compiler = ELECTRA_COMPILER,
           .build_type = ELECTRA_BUILD_TYPE,
+          .libraries = ELECTRA_LIBRARIES,
           .assertions = kAssertions};
 }
 
