@@ -13,6 +13,10 @@ get_filename_component(ELECTRA_SHARED_DATA "${PROJECT_SOURCE_DIR}/../shared/data
 add_library(electra_test_main OBJECT "${PROJECT_SOURCE_DIR}/tests/main.cc")
 target_link_libraries(electra_test_main PUBLIC Catch2::Catch2 PRIVATE electra_flags)
 
+# A logged warning fails a test of the trainer.
+add_library(electra_test_no_warnings OBJECT "${PROJECT_SOURCE_DIR}/tests/no_warnings.cc")
+target_link_libraries(electra_test_no_warnings PRIVATE Catch2::Catch2 electra_flags electra_trainer)
+
 function(electra_test)
   cmake_parse_arguments(PARSE_ARGV 0 arg "DATA;SLOW;THREADS" "NAME" "SOURCES;LINKS")
   if(NOT arg_NAME OR NOT arg_SOURCES OR arg_UNPARSED_ARGUMENTS)
@@ -21,6 +25,9 @@ function(electra_test)
   add_executable(${arg_NAME} ${arg_SOURCES})
   target_include_directories(${arg_NAME} PRIVATE "${PROJECT_SOURCE_DIR}")
   target_link_libraries(${arg_NAME} PRIVATE electra_test_main electra_flags ${arg_LINKS})
+  if("electra_trainer" IN_LIST arg_LINKS)
+    target_link_libraries(${arg_NAME} PRIVATE electra_test_no_warnings)
+  endif()
   target_compile_definitions(${arg_NAME} PRIVATE ELECTRA_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
 
   # ctest -L takes one label a test here: catch_discover_tests cannot pass a list.
