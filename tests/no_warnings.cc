@@ -1,5 +1,6 @@
 // Linked into every test of the trainer: a test case in which a warning or an error is logged fails, unless its tags say
 // that it provokes one: [warns].
+#define CATCH_CONFIG_EXTERNAL_INTERFACES
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstdio>
