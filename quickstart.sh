@@ -85,6 +85,14 @@ install_and_build() {
   ./electra info >&2
 }
 
+download_package() { (cd $2 && apt-get -q -o APT::Sandbox::User=root download $1) >&2; }
+
+update_package_lists() {
+  local as_root=()
+  [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+  "${as_root[@]}" apt-get -q update >&2
+}
+
 # Downloads a package without installing it, so that neither root nor dpkg's own filters (slim images drop documentation)
 # matter, and unpacks it under $work/packages/NAME.
 fetch_package() {
@@ -93,12 +101,8 @@ fetch_package() {
   rm -rf $folder/$package.part
   mkdir -p $folder/$package.part
   if ! compgen -G "$folder/${package}_*.deb" >/dev/null; then
-    if ! apt-cache show $package >/dev/null 2>&1; then
-      local as_root=()
-      [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-      "${as_root[@]}" apt-get -q update >&2 || true
-    fi
-    (cd $folder && apt-get -q -o APT::Sandbox::User=root download $package) >&2 ||
+    # Once more with new package lists: they may be missing, or older than the archive.
+    download_package $package $folder || { update_package_lists && download_package $package $folder; } ||
       fail "package $package could not be downloaded (see apt's message above). Without a network, put its .deb into $folder, or train on your own text: ./quickstart.sh PATH…"
   fi
   dpkg-deb -x $folder/${package}_*.deb $folder/$package.part
