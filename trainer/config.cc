@@ -131,7 +131,7 @@ Key choice(const char* name, Field<Enum> field, std::vector<std::string> names, 
     if (found != names.end()) field(config) = static_cast<Enum>(found - names.begin());
     return found != names.end();
   };
-  return {name, doc, fmt::format("{}", fmt::join(names, ", ")), OnResume::fixed, Fallback::builtin, set,
+  return {name, doc, fmt::format("one of {}", fmt::join(names, ", ")), OnResume::fixed, Fallback::builtin, set,
           [=](const PretrainConfig& config) { return names[static_cast<size_t>(value_of(config, field))]; }};
 }
 
@@ -169,7 +169,7 @@ Key size_name(const char* name, Field<std::string> field, const char* doc) {
     field(config) = text;
     return std::find(names.begin(), names.end(), text) != names.end();
   };
-  return {name, doc, fmt::format("{}", fmt::join(names, ", ")), OnResume::fixed, Fallback::builtin, set,
+  return {name, doc, fmt::format("one of {}", fmt::join(names, ", ")), OnResume::fixed, Fallback::builtin, set,
           [=](const PretrainConfig& config) { return value_of(config, field); }};
 }
 
@@ -371,11 +371,11 @@ void apply_layer(const Settings& settings, ResolvedConfig& resolved) {
     throw key_error(tokens->origin, "batch.tokens", "expected either batch.sequences or batch.tokens, got both");
   if (tokens) {
     resolved.config.batch.sequences = 0;
-    resolved.origins[index_of("batch.sequences")] = {};
+    resolved.origins[index_of("batch.sequences")] = tokens->origin;
   }
   if (sequences) {
     resolved.config.batch.tokens = 0;
-    resolved.origins[index_of("batch.tokens")] = {};
+    resolved.origins[index_of("batch.tokens")] = sequences->origin;
   }
   for (const Setting& setting : settings) apply(setting, resolved);
 }

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <new>
 #include <sstream>
+#include <system_error>
 
 #include "kernels/core/error.h"
 #include "kernels/core/thread_pool.h"
@@ -85,7 +86,8 @@ ConfigError usage_error(CLI::App& root, const CLI::ParseError& error) {
   if (dynamic_cast<const CLI::RequiredError*>(&error))
     return ConfigError("command line", fmt::format("expected {} (see '{} --help'), got none", subject, path));
   if (dynamic_cast<const CLI::ArgumentMismatch*>(&error))
-    return ConfigError("command line", fmt::format("expected a value for {} (see '{} --help'), got '{}'", subject, path, detail));
+    return ConfigError("command line", fmt::format("expected a value for {} (see '{} --help'), got {}", subject, path,
+                                                   detail.ends_with(" missing") ? "none" : "'" + detail + "'"));
   return ConfigError("command line", fmt::format("expected a valid {} (see '{} --help'), got '{}'", subject, path, detail));
 }
 
@@ -106,7 +108,7 @@ void check_device(const std::string& device) {
 // A full disk behind standard output shows only when the buffer is written.
 void flush_standard_output() {
   if (std::fflush(stdout) != 0 || std::ferror(stdout))
-    throw IoError("standard output", fmt::format("expected to write the results, got '{}'", std::strerror(errno)));
+    throw IoError("standard output", fmt::format("expected no failure, got '{}'", std::strerror(errno)));
 }
 
 int parse_and_act(CLI::App& root, Invocation& invocation, int argc, const char* const* argv) {
@@ -175,8 +177,13 @@ int run(CLI::App& root, Invocation& invocation, int argc, const char* const* arg
     return report(error.what(), 1);
   } catch (const std::bad_alloc&) {
     return report("[memory] expected enough memory for this command, got none from the system", 1);
+  } catch (const std::filesystem::filesystem_error& error) {
+    return report(fmt::format("[{}] expected no failure, got '{}'", error.path1().string(), error.code().message()), 1);
+  } catch (const std::system_error& error) {
+    const char* const where = std::ferror(stdout) ? "standard output" : "system";
+    return report(fmt::format("[{}] expected no failure, got '{}'", where, error.code().message()), 1);
   } catch (const std::exception& error) {
-    return report(fmt::format("[{}] expected no such failure, got '{}'", root.get_name(), error.what()), 1);
+    return report(fmt::format("[{}] expected no failure, got '{}'", root.get_name(), error.what()), 1);
   }
 }
 

@@ -48,7 +48,7 @@ void add(CLI::App& group, const std::string& name, const std::string& descriptio
   CLI::App* command = add_command(group, name, description, example, invocation);
   const auto arguments = std::make_shared<Arguments>();
   command->add_option("CONFIG", arguments->source, "a YAML file or the name of a preset")->required()->option_text(" ");
-  command->add_option("key=value", arguments->overrides, "settings that win over the file")->option_text(" ");
+  command->add_option("KEY=VALUE", arguments->overrides, "settings that win over the file")->option_text(" ");
   command->callback([&invocation, arguments, action] { invocation.action = [=] { return action(*arguments); }; });
 }
 

@@ -1,0 +1,378 @@
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <set>
+
+#include "kernels/core/error.h"
+#include "tests/temporary_directory.h"
+#include "trainer/config.h"
+#include "trainer/config_yaml.h"
+#include "trainer/nearest.h"
+
+using namespace electra;
+using Overrides = std::vector<std::string>;
+
+namespace {
+
+PretrainConfig preset(const std::string& name, const Overrides& overrides = {}) { return load_config(name, overrides).config; }
+
+// The message of the ConfigError that the overrides of a preset provoke.
+std::string error_of(const Overrides& overrides, const std::string& source = "tiny") {
+  try {
+    load_config(source, overrides);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+std::string error_of_file(const std::string& yaml) {
+  try {
+    parse_config(yaml, "my.yaml", {});
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+}  // namespace
+
+// Clark et al., table 6, and configure_pretraining.py of the original.
+TEST_CASE("the presets are the sizes of the paper") {
+  struct Row {
+    const char* name;
+    int64_t layers, hidden, ffn, heads, embedding, generator_hidden, seq_len, batch, steps;
+    double mask, rate, dropout;
+  };
+  const Row rows[] = {
+      {"tiny", 2, 128, 512, 2, 128, 64, 64, 64, 12000, 0.15, 1.5e-3, 0},
+      {"small", 12, 256, 1024, 4, 128, 64, 128, 128, 1000000, 0.15, 5e-4, 0.1},
+      {"small++", 12, 256, 1024, 4, 128, 256, 512, 128, 4000000, 0.15, 5e-4, 0.1},
+      {"base", 12, 768, 3072, 12, 768, 256, 512, 256, 766000, 0.15, 2e-4, 0.1},
+      {"large", 24, 1024, 4096, 16, 1024, 256, 512, 2048, 400000, 0.25, 2e-4, 0.1},
+  };
+  for (const Row& row : rows) {
+    INFO(row.name);
+    const PretrainConfig c = preset(row.name);
+    const EncoderConfig& d = c.model.discriminator;
+    CHECK(c.size == row.name);
+    CHECK(d.num_layers == row.layers);
+    CHECK(d.hidden_size == row.hidden);
+    CHECK(d.intermediate_size == row.ffn);
+    CHECK(d.num_heads == row.heads);
+    CHECK(d.head_dim() == 64);
+    CHECK(c.model.embedding_size == row.embedding);
+    CHECK(c.model.generator.hidden_size == row.generator_hidden);
+    CHECK(c.model.generator.head_dim() == 64);
+    CHECK(c.model.generator.intermediate_size == 4 * row.generator_hidden);
+    CHECK(c.model.generator.num_layers == row.layers);
+    CHECK(c.seq_len == row.seq_len);
+    CHECK(c.batch.sequences == row.batch);
+    CHECK(c.train_steps == row.steps);
+    CHECK(c.mask_prob == row.mask);
+    CHECK(c.optimizer.learning_rate == row.rate);
+    CHECK(c.model.hidden_dropout == row.dropout);
+    CHECK(c.model.attention_dropout == row.dropout);
+    CHECK(c.warmup_steps == (c.size == "tiny" ? 1000 : 10000));
+    CHECK(c.optimizer.weight_decay == 0.01);
+    CHECK(c.optimizer.bias_correction == (c.size == "tiny"));
+    CHECK(c.optimizer.beta2 == (c.size == "tiny" ? 0.98 : 0.999));
+    CHECK(c.model.vocab_size == (c.size == "tiny" ? 8192 : 30522));
+    CHECK(c.model.gen_weight == 1);
+    CHECK(c.model.disc_weight == 50);
+    CHECK(load_config(row.name, {}).warnings.empty());
+  }
+  CHECK(presets().size() == std::size(rows));
+}
+
+TEST_CASE("an embedded preset is the file under configs") {
+  for (const Preset& p : presets()) {
+    const std::string path = std::string(ELECTRA_SOURCE_DIR) + "/configs/electra-" + p.name + ".yaml";
+    CHECK(p.text == test::read_file(path));
+    CHECK(p.text.starts_with("# " + p.summary + "\n"));
+    CHECK(config_hash(load_config(path, {}).config) == config_hash(preset(p.name)));
+  }
+}
+
+TEST_CASE("the number of masked positions is the original's") {
+  CHECK(preset("small").max_predictions() == 19);
+  CHECK(preset("base").max_predictions() == 79);
+  CHECK(preset("large").max_predictions() == 130);
+}
+
+TEST_CASE("the command line wins over the file, the file over its preset, and each value knows its origin") {
+  const ResolvedConfig r = parse_config("size: small\ntrain_steps: 500\noptimizer:\n  learning_rate: 3e-4\n", "my.yaml",
+                                        {"train_steps=700", "optimizer.eps=1e-8"});
+  CHECK(r.config.train_steps == 700);
+  CHECK(r.origin("train_steps").text == "command line");
+  CHECK(r.config.optimizer.learning_rate == 3e-4);
+  CHECK(r.origin("optimizer.learning_rate").text == "my.yaml:4");
+  CHECK(r.config.model.discriminator.hidden_size == 256);
+  CHECK(r.origin("hidden_size").text == "preset small:7");
+  CHECK(r.config.optimizer.eps == 1e-8);
+  CHECK(r.origin("optimizer.beta1").text == "default");
+  CHECK(r.origin("masking.replacement").text == "compat: fixed");
+}
+
+TEST_CASE("size on the command line chooses the preset under a file, but does not rename a preset") {
+  CHECK(parse_config("train_steps: 5\n", "my.yaml", {"size=base"}).config.model.discriminator.hidden_size == 768);
+  CHECK(error_of({"size=base"}) ==
+        "[command line] size: expected the size of preset tiny itself, got 'base'; name the preset instead");
+}
+
+TEST_CASE("the last of equal overrides wins") { CHECK(preset("tiny", {"seed=1", "seed=2"}).seed == 2); }
+
+TEST_CASE("an unknown key is an error that names the nearest one") {
+  CHECK(error_of({"train_stepz=1"}) == "[command line] expected a configuration key, got 'train_stepz'; did you mean 'train_steps'?");
+  CHECK(error_of({"learning_rate=1"}) ==
+        "[command line] expected a configuration key, got 'learning_rate'; did you mean 'optimizer.learning_rate'?");
+  CHECK(error_of({"optimizer.learnin_rate=1"}) ==
+        "[command line] expected a configuration key, got 'optimizer.learnin_rate'; did you mean 'optimizer.learning_rate'?");
+  CHECK(error_of({"qqqqqqqqqqqq=1"}) ==
+        "[command line] expected a configuration key, got 'qqqqqqqqqqqq'; 'electra config list' shows them");
+  CHECK(error_of_file("size: tiny\n\nbatch:\n  sequence: 3\n") ==
+        "[my.yaml:4] expected a configuration key, got 'batch.sequence'; did you mean 'batch.sequences'?");
+}
+
+TEST_CASE("impossible values are errors that name key, place, what was expected and what came") {
+  CHECK(error_of({"train_steps=-3"}) == "[command line] train_steps: expected an integer of at least 1, got '-3'");
+  CHECK(error_of({"train_steps=1.5"}) == "[command line] train_steps: expected an integer of at least 1, got '1.5'");
+  CHECK(error_of({"train_steps="}) == "[command line] train_steps: expected an integer of at least 1, got ''");
+  CHECK(error_of({"train_steps=99999999999999999999"}) ==
+        "[command line] train_steps: expected an integer of at least 1, got '99999999999999999999'");
+  CHECK(error_of({"hidden_dropout=1"}) == "[command line] hidden_dropout: expected a number in [0, 1), got '1'");
+  CHECK(error_of({"mask_prob=0"}) == "[command line] mask_prob: expected a number in (0, 1), got '0'");
+  CHECK(error_of({"temperature=0"}) == "[command line] temperature: expected a number above 0, got '0'");
+  CHECK(error_of({"optimizer.learning_rate=nan"}) ==
+        "[command line] optimizer.learning_rate: expected a number of at least 0, got 'nan'");
+  CHECK(error_of({"optimizer.beta2=1/0"}) == "[command line] optimizer.beta2: expected a number in [0, 1), got '1/0'");
+  CHECK(error_of({"electra_objective=maybe"}) == "[command line] electra_objective: expected true or false, got 'maybe'");
+  CHECK(error_of({"recompute=all"}) == "[command line] recompute: expected one of none, gelu, layers, got 'all'");
+  CHECK(error_of({"compat=paper"}) == "[command line] compat: expected one of fixed, google, got 'paper'");
+  CHECK(error_of({"precision=bf16"}) ==
+        "[command line] precision: expected fp32, got bf16; bf16 training is not available in this build on the CPU");
+  CHECK(error_of({"precision=fp16"}) == "[command line] precision: expected one of fp32, bf16, got 'fp16'");
+  CHECK(error_of_file("size: huge\n") == "[my.yaml:1] size: expected one of tiny, small, small++, base, large, custom, got 'huge'");
+  CHECK(error_of({"seed"}) == "[command line] expected key=value, got 'seed'");
+  CHECK(error_of({"=3"}) == "[command line] expected key=value, got '=3'");
+}
+
+TEST_CASE("values that do not go together are errors at the place of the offender") {
+  CHECK(error_of({"seq_len=1024"}) == "[command line] seq_len: expected at most max_position_embeddings (512), got 1024");
+  CHECK(error_of({"seq_len=2"}) == "[command line] seq_len: expected at least 3, got 2");
+  CHECK(error_of({"mask_prob=0.001"}) == "[command line] mask_prob: expected enough to mask one of 64 tokens, got 0.001");
+  CHECK(error_of({"num_heads=3"}) == "[command line] num_heads: expected a divisor of hidden_size 128, got 3");
+  CHECK(error_of({"batch.accumulate=3"}) == "[command line] batch.accumulate: expected a divisor of batch.sequences 64, got 3");
+  CHECK(error_of({"batch.tokens=100", "batch.accumulate=3"}) ==
+        "[command line] batch.accumulate: expected a divisor of batch.tokens 100, got 3");
+  CHECK(error_of({"batch.tokens=63"}) == "[command line] batch.tokens: expected at least seq_len × batch.accumulate (64), got 63");
+  CHECK(error_of({"batch.tokens=640", "batch.sequences=10"}) ==
+        "[command line] batch.tokens: expected either batch.sequences or batch.tokens, got both");
+  CHECK(error_of_file("size: tiny\nmax_position_embeddings: 32\n") ==
+        "[preset tiny:18] seq_len: expected at most max_position_embeddings (32), got 64");
+}
+
+TEST_CASE("a generator that cannot be built names the nearest fraction that can") {
+  CHECK(error_of({"generator.width_fraction=0.3"}, "base") ==
+        "[command line] generator.width_fraction: expected a fraction of hidden_size 768 that max(1, width / 64) heads divide, got 0.3 "
+        "(width 230, heads 3); the nearest valid fraction is 231/768");
+  CHECK(preset("base", {"generator.width_fraction=231/768"}).model.generator.hidden_size == 231);
+  CHECK(error_of({"generator.layers_fraction=0.1"}) ==
+        "[command line] generator.layers_fraction: expected at least one layer of 2, got none from 0.1; the nearest valid fraction is 1/2");
+  CHECK(preset("tiny", {"generator.layers_fraction=1/2"}).model.generator.num_layers == 1);
+}
+
+TEST_CASE("halves are rounded to even, as Python does") {
+  const EncoderConfig d{.hidden_size = 10, .num_layers = 5, .num_heads = 1, .intermediate_size = 40};
+  CHECK(generator_of(d, 0.25, 0.5).hidden_size == 2);
+  CHECK(generator_of(d, 0.35, 0.5).hidden_size == 4);
+  CHECK(generator_of(d, 0.25, 0.5).num_layers == 2);
+  CHECK(generator_of(d, 0.25, 0.7).num_layers == 4);
+}
+
+TEST_CASE("objectives without a generator of its own size take the discriminator's") {
+  CHECK(preset("tiny", {"electra_objective=false"}).model.generator.hidden_size == 128);
+  CHECK(preset("tiny", {"untied_generator=false"}).model.generator.hidden_size == 128);
+  CHECK(preset("tiny", {"uniform_generator=true"}).model.generator.hidden_size == 64);
+}
+
+TEST_CASE("sizes that cannot be built are refused") {
+  ElectraConfig good = preset("tiny").model;
+  CHECK_NOTHROW(validate(good));
+  ElectraConfig bad = good;
+  bad.discriminator.num_heads = 3;
+  CHECK_THROWS_WITH(validate(bad), "[discriminator.num_heads] expected a divisor of hidden_size 128, got 3");
+  bad = good;
+  bad.generator.num_layers = 0;
+  CHECK_THROWS_WITH(validate(bad), "[generator.num_layers] expected at least 1, got 0");
+  bad = good;
+  bad.temperature = 0;
+  CHECK_THROWS_WITH(validate(bad), "[temperature] expected a finite number above 0, got 0");
+  bad = good;
+  bad.hidden_dropout = 1.5;
+  CHECK_THROWS_WITH(validate(bad), "[hidden_dropout] expected a probability in [0, 1), got 1.5");
+}
+
+TEST_CASE("batch.tokens and batch.sequences replace each other across layers") {
+  const PretrainConfig tokens = preset("tiny", {"batch.tokens=8192", "batch.accumulate=2"});
+  CHECK(tokens.batch.sequences == 0);
+  CHECK(tokens.tokens_per_step() == 8192);
+  CHECK(tokens.tokens_per_micro_batch() == 4096);
+  CHECK(tokens.sequences_per_micro_batch() == 128);
+  const PretrainConfig sequences = preset("tiny", {"batch.sequences=8", "batch.accumulate=4"});
+  CHECK(sequences.batch.tokens == 0);
+  CHECK(sequences.tokens_per_step() == 512);
+  CHECK(sequences.sequences_per_micro_batch() == 2);
+}
+
+TEST_CASE("compat sets defaults only") {
+  const PretrainConfig fixed = preset("small"), google = preset("small", {"compat=google"});
+  CHECK_FALSE(fixed.masking.replacement);
+  CHECK(google.masking.replacement);
+  CHECK_FALSE(fixed.schedule.first_step_zero);
+  CHECK(google.schedule.first_step_zero);
+  CHECK(fixed.examples.overflow == Recipe::fixed);
+  CHECK(google.examples.overflow == Recipe::google);
+  CHECK(fixed.finetune.layer_decay == Recipe::fixed);
+  CHECK(google.finetune.layer_decay == Recipe::google);
+  CHECK_FALSE(fixed.metrics.auc_padding);
+  CHECK(google.metrics.auc_padding);
+  CHECK_FALSE(fixed.optimizer.bias_correction);
+  CHECK_FALSE(google.optimizer.bias_correction);
+
+  const ResolvedConfig mixed = load_config("tiny", {"compat=google", "masking.replacement=false"});
+  CHECK_FALSE(mixed.config.masking.replacement);
+  CHECK(mixed.config.optimizer.bias_correction);  // electra-tiny.yaml says so
+  CHECK(mixed.origin("schedule.first_step_zero").text == "compat: google");
+}
+
+TEST_CASE("what departs from the original is listed with what the original does") {
+  const auto lines = deviations(preset("tiny", {"examples.overflow=google"}));
+  REQUIRE(lines.size() == 6);
+  CHECK(lines[0] == "masking.replacement: false (the original: true, masked positions are drawn with replacement)");
+  CHECK(lines[2] ==
+        "optimizer.bias_correction: true (the original: false, Adam's moments are not corrected for their start at zero)");
+  CHECK(lines[3] == "examples.overflow: google (as the original)");
+}
+
+TEST_CASE("the resolved file gives the same configuration again") {
+  const std::vector<std::pair<std::string, Overrides>> cases = {
+      {"tiny", {"data=some dir/\"x\"", "run=r", "generator.width_fraction=1/2"}},
+      {"base", {"compat=google", "optimizer.eps=1.2345678901234567e-7"}},
+      {"small", {"batch.tokens=16384", "batch.accumulate=2", "recompute=layers"}},
+  };
+  for (const auto& [name, overrides] : cases) {
+    const ResolvedConfig before = load_config(name, overrides);
+    const ResolvedConfig after = parse_config(to_yaml(before), "config.resolved.yaml", {});
+    CHECK_NOTHROW(check_resume(before.config, after));
+    CHECK(after.config.run == before.config.run);
+    CHECK(after.config.data == before.config.data);
+    CHECK(config_hash(after.config) == config_hash(before.config));
+    CHECK(after.config.train_steps == before.config.train_steps);
+    CHECK(after.config.batch.sequences == before.config.batch.sequences);
+    CHECK(after.config.model.generator.hidden_size == before.config.model.generator.hidden_size);
+  }
+  CHECK(to_yaml(load_config("tiny", {"seed=9"})).find("\nseed: 9                                      # command line\n") !=
+        std::string::npos);
+}
+
+TEST_CASE("paths are absolute once loaded") {
+  CHECK(preset("tiny", {"data=a/../b/"}).data == (std::filesystem::current_path() / "b").string());
+  CHECK(preset("tiny", {"data="}).data.empty());
+}
+
+TEST_CASE("questionable values are warnings") {
+  CHECK(load_config("tiny", {"train_steps=5"}).warnings ==
+        std::vector<std::string>{"warmup_steps (1000) exceeds train_steps (5): the learning rate never reaches 0.0015"});
+  CHECK(load_config("base", {"optimizer.learning_rate=5e-4"}).warnings ==
+        std::vector<std::string>{"optimizer.learning_rate 0.0005 is above 0.0002, that of size base: training may diverge"});
+}
+
+TEST_CASE("a file without a size must give everything that has no default") {
+  CHECK(error_of_file("train_steps: 5\n") ==
+        "[my.yaml] vocab_size: expected a value, got none; 'size: small' would take it from a preset");
+  std::string yaml = presets()[0].text;
+  yaml.replace(yaml.find("size: tiny"), 10, "size: custom");
+  const ResolvedConfig custom = parse_config(yaml, "my.yaml", {});
+  CHECK(custom.config.size == "custom");
+  CHECK(custom.origin("seq_len").text == "my.yaml:18");
+  yaml.erase(yaml.find("  sequences: 64\n"), 16);
+  yaml.erase(yaml.find("batch:\n"), 7);
+  CHECK(error_of_file(yaml) == "[my.yaml] batch.sequences: expected a value, got none; 'size: small' would take it from a preset");
+}
+
+TEST_CASE("only run, log, checkpoint and total-step keys may change on resume") {
+  std::set<std::string> may_change;
+  for (const KeyInfo& key : config_keys())
+    if (key.may_change_on_resume) may_change.insert(key.name);
+  CHECK(may_change == std::set<std::string>{"run", "train_steps", "log_steps", "eval_steps", "eval.batches", "checkpoint_steps",
+                                            "checkpoint.keep", "checkpoint.keep_best"});
+
+  const PretrainConfig before = preset("tiny");
+  CHECK_NOTHROW(check_resume(before, load_config("tiny", {"train_steps=20000", "log_steps=1", "run=elsewhere", "checkpoint.keep=9"})));
+  CHECK_THROWS_WITH(check_resume(before, load_config("tiny", {"optimizer.learning_rate=1e-3"})),
+                    "[command line] optimizer.learning_rate: expected 0.0015 as the run began, got 0.001; a resumed run cannot change it: "
+                    "start a new run with --init-from to take the weights along");
+  CHECK_THROWS_WITH(check_resume(before, load_config("tiny", {"batch.tokens=4096"})),
+                    "[command line] batch.sequences: expected 64 as the run began, got no value; a resumed run cannot change it: "
+                    "start a new run with --init-from to take the weights along");
+  CHECK(config_hash(before) == config_hash(preset("tiny", {"train_steps=20000"})));
+  CHECK(config_hash(before) != config_hash(preset("tiny", {"seed=1"})));
+}
+
+TEST_CASE("every key is documented, named once, and its default is what it says") {
+  std::set<std::string> names;
+  for (const KeyInfo& key : config_keys()) {
+    INFO(key.name);
+    CHECK(names.insert(key.name).second);
+    CHECK(key.doc.size() > 10);
+    CHECK(key.expected.size() > 3);
+  }
+  CHECK(names.size() >= 50);
+}
+
+TEST_CASE("files that are no configuration") {
+  CHECK(error_of_file("- a\n- b\n") == "[my.yaml:1] expected 'key: value' lines, got something else");
+  CHECK(error_of_file("size: tiny\nseed: [1, 2]\n") == "[my.yaml:2] seed: expected one value, got a list");
+  CHECK(error_of_file("size: tiny\nseed:\n") == "[my.yaml:2] seed: expected a value, got none");
+  CHECK(error_of_file("size: tiny\nseed: 1\nseed: 2\n") == "[my.yaml:3] seed: expected each key once, got it in line 2 too");
+  CHECK(error_of_file("size: tiny\n seed: 1\n").starts_with("[my.yaml:2] expected YAML, got '"));
+  CHECK(error_of_file("size: \"tiny\n").starts_with("[my.yaml:"));
+  CHECK(error_of_file(std::string("\x00\x01\x02", 3)).starts_with("[my.yaml"));
+  CHECK(error_of_file("") == "[my.yaml] vocab_size: expected a value, got none; 'size: small' would take it from a preset");
+}
+
+TEST_CASE("a file that does not exist is no configuration error") {
+  CHECK_THROWS_AS(load_config("none.yaml", {}), IoError);
+  CHECK_THROWS_WITH(load_config("none.yaml", {}), "[configuration] expected a file or a preset (tiny, small, small++, base, large), got "
+                                                  "'none.yaml' (No such file or directory)");
+  const test::TemporaryDirectory directory;
+  CHECK_THROWS_WITH(load_config(directory.path(), {}),
+                    "[configuration] expected a file or a preset, got the directory '" + directory.path() + "'");
+}
+
+TEST_CASE("a file is read with its lines") {
+  const test::TemporaryDirectory directory;
+  test::write_file(directory / "c.yaml", "size: tiny\nseed: 7\n");
+  const ResolvedConfig r = load_config(directory / "c.yaml", {});
+  CHECK(r.config.seed == 7);
+  CHECK(r.origin("seed").text == (directory / "c.yaml") + ":2");
+}
+
+TEST_CASE("YAML is flattened to dotted keys, quoted or not") {
+  const auto entries = read_yaml("a: 1\nb:\n  c: 'x y'\n  d: \"z\"\ne.f: 2\n", "t");
+  REQUIRE(entries.size() == 4);
+  CHECK(entries[1].key == "b.c");
+  CHECK(entries[1].value == "x y");
+  CHECK(entries[1].line == 3);
+  CHECK(entries[3].key == "e.f");
+}
+
+TEST_CASE("edit distance counts insertions, deletions, substitutions and swaps") {
+  CHECK(edit_distance("", "abc") == 3);
+  CHECK(edit_distance("abc", "abc") == 0);
+  CHECK(edit_distance("abc", "axc") == 1);
+  CHECK(edit_distance("abc", "acb") == 1);
+  CHECK(edit_distance("kitten", "sitting") == 3);
+  CHECK(nearest("seqlen", {"seed", "seq_len"}) == "seq_len");
+  CHECK(nearest("zzzzzz", {"seed", "seq_len"}).empty());
+}
