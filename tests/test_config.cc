@@ -373,6 +373,7 @@ TEST_CASE("edit distance counts insertions, deletions, substitutions and swaps")
   CHECK(edit_distance("abc", "axc") == 1);
   CHECK(edit_distance("abc", "acb") == 1);
   CHECK(edit_distance("kitten", "sitting") == 3);
+  CHECK(edit_distance("xxabc", "abc") == 2);
   CHECK(nearest("seqlen", {"seed", "seq_len"}) == "seq_len");
   CHECK(nearest("zzzzzz", {"seed", "seq_len"}).empty());
 }

@@ -61,6 +61,7 @@ TEST_CASE("the bar shows everything where there is room") {
 TEST_CASE("a narrow bar leaves out what matters least and never exceeds its width") {
   CHECK(format_bar(kState, 80, false) == "1,234/12,000  10 %  loss 41.234  mlm 7.123  disc 0.6821  25.1 k tok/s  eta 12:05");
   CHECK(format_bar(kState, 50, false) == "1,234/12,000  loss 41.234  mlm 7.123  disc 0.6821");
+  CHECK(format_bar(kState, 30, false) == "1,234/12,000  loss 41.234");
   CHECK(format_bar(kState, 25, false) == "1,234/12,000  loss 41.234");
   CHECK(format_bar(kState, 12, false) == "1,234/12,000");
   CHECK(format_bar(kState, 5, false) == "1,234");

@@ -3,7 +3,6 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
-#include <cmath>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
@@ -18,6 +17,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 constexpr int kSchema = 1;
 
+// dump() writes numbers that are not finite as null.
 std::string line_of(const Json& json) { return json.dump() + "\n"; }
 
 // version, commit and start time of this process
@@ -42,12 +42,11 @@ void check_header(const std::string& path, const std::string& line) {
     throw FormatError(path + ":1", fmt::format("expected schema {}, got {}", kSchema, json.value("schema", 0)));
 }
 
-// The lines of a file that belong to steps up to `step`.
+// The lines of a file that belong to steps up to `step`. A last line that a killed process left half-written is no JSON.
 std::string lines_up_to(const std::string& path, int64_t step) {
   std::ifstream in(path, std::ios::binary);
   std::string kept, line;
   for (bool first = true; std::getline(in, line); first = false) {
-    if (in.eof()) break;  // no newline: the process was killed while it wrote
     if (first) check_header(path, line);
     const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (json.is_object() && json.value("step", int64_t{0}) <= step) kept += line + "\n";
@@ -85,11 +84,7 @@ void MetricsLog::write(std::string_view kind, int64_t step, const std::vector<Me
   Json json = {{"kind", kind}, {"step", step}};
   for (const Metric& metric : metrics) {
     Json& value = json[std::string(metric.name)];
-    if (const auto* integer = std::get_if<int64_t>(&metric.value)) {
-      value = *integer;
-    } else if (const double x = std::get<double>(metric.value); std::isfinite(x)) {
-      value = x;
-    }
+    std::visit([&](const auto x) { value = x; }, metric.value);
   }
   file_.write(line_of(json));
 }
