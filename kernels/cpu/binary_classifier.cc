@@ -1,0 +1,217 @@
+#include "kernels/binary_classifier.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "kernels/core/error.h"
+#include "kernels/cpu/common.h"
+#include "kernels/cpu/gelu.h"
+#include "kernels/cpu/gemm_block.h"
+
+namespace electra {
+namespace {
+
+using cpu::gemm_block;
+using cpu::items_of;
+using cpu::put;
+using cpu::Scratch;
+
+constexpr int64_t kRows = 128;              // rows of a work item: (128, C) of u stay in the second-level cache
+constexpr int64_t kOutputsPerItem = 64;     // rows of dweight of a work item
+
+int64_t used_rows(const Tensor& offsets) { return offsets.as<int32_t>()[offsets.size() - 1]; }
+
+// max(x, 0) − x z + log(1 + e^−|x|): no overflow for any logit.
+double cross_entropy(double logit, double label) {
+  return std::max(logit, 0.0) - logit * label + std::log1p(std::exp(-std::abs(logit)));
+}
+double sigmoid(double x) { return x >= 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
+
+// Loss and counts of the logits, in row order: integers and one sum of doubles.
+template <class T> void count(const BinaryClassifierForward& a) {
+  int64_t* const n = a.counts.as<int64_t>();
+  std::fill_n(n, kBinaryCountsSize, 0);
+  double loss = 0;
+  for (int64_t r = 0; r < used_rows(a.sequence_offsets); ++r) {
+    const double logit = static_cast<double>(a.logits.as<T>()[r]);
+    const bool label = a.labels.as<float>()[r] > 0.5f, predicted = logit > 0;
+    loss += cross_entropy(logit, label);
+    n[0] += 1;
+    n[1] += label;
+    n[2] += label == predicted;
+    n[3] += predicted;
+    n[4] += label && predicted;
+    const auto bin = std::isnan(logit) ? 0 : std::min(kProbabilityBins - 1, static_cast<int64_t>(sigmoid(logit) * kProbabilityBins));
+    ++n[kBinaryCounts + (label ? kProbabilityBins : 0) + bin];
+  }
+  *a.loss_sum.as<double>() = loss;
+  *a.loss.as<T>() = static_cast<T>(loss / a.state->disc_denominator);
+}
+
+// dloss/dlogit of a row: 0 beyond the last offset.
+template <class T> T logit_gradient(const BinaryClassifierBackward& a, int64_t row) {
+  if (row >= used_rows(a.sequence_offsets)) return 0;
+  const double error = sigmoid(static_cast<double>(a.logits.as<T>()[row])) - static_cast<double>(a.labels.as<float>()[row]);
+  return static_cast<T>(static_cast<double>(*a.dloss.as<T>()) * error / a.state->disc_denominator);
+}
+
+void forward_oracle(const BinaryClassifierForward& a) {
+  const int64_t rows = a.x.rows(), cols = a.x.cols();
+  for (int64_t r = 0; r < rows; ++r) {
+    double logit = r < used_rows(a.sequence_offsets) ? *a.out_bias.as<double>() : 0;
+    for (int64_t j = 0; r < used_rows(a.sequence_offsets) && j < cols; ++j) {
+      double u = a.bias.as<double>()[j];
+      for (int64_t c = 0; c < cols; ++c) u += a.x.as<double>()[r * cols + c] * a.weight.as<double>()[j * cols + c];
+      logit += cpu::gelu(u) * a.out_weight.as<double>()[j];
+    }
+    a.logits.as<double>()[r] = logit;
+  }
+  count<double>(a);
+}
+
+void forward(const BinaryClassifierForward& a, Stream& stream) {
+  const int64_t rows = a.x.rows(), cols = a.x.cols(), used = used_rows(a.sequence_offsets);
+  float* const scratch = Scratch(a.workspace).take<float>(0);
+  stream.pool().parallel_for(items_of(used, kRows), [&](int64_t item, int worker) {
+    const int64_t r = item * kRows, n = std::min(kRows, used - r);
+    float* const u = scratch + worker * kRows * cols;
+    gemm_block({.m = n, .n = cols, .k = cols, .transpose_b = true, .lda = cols, .ldb = cols, .ldc = cols}, a.x.as<float>() + r * cols,
+               a.weight.as<float>(), u);
+    cpu::vector_kernels().classifier({.u = u,
+                                      .bias = a.bias.as<float>(),
+                                      .out_weight = a.out_weight.as<float>(),
+                                      .out_bias = *a.out_bias.as<float>(),
+                                      .logits = a.logits.as<float>() + r,
+                                      .rows = n,
+                                      .cols = cols});
+  });
+  std::fill_n(a.logits.as<float>() + used, rows - used, 0.0f);
+  count<float>(a);
+}
+
+void backward_oracle(const BinaryClassifierBackward& a) {
+  const int64_t rows = a.x.rows(), cols = a.x.cols();
+  const double *x = a.x.as<double>(), *weight = a.weight.as<double>();
+  const auto clear = [](const Tensor& t, GradMode mode) {
+    if (mode == GradMode::write) std::fill_n(t.as<double>(), t.size(), 0.0);
+  };
+  clear(a.dx, a.dx_mode);
+  clear(a.dweight, a.dweight_mode);
+  clear(a.dbias, a.dbias_mode);
+  clear(a.dout_weight, a.dout_weight_mode);
+  clear(a.dout_bias, a.dout_bias_mode);
+  for (int64_t r = 0; r < rows; ++r) {
+    const double g = logit_gradient<double>(a, r);
+    if (a.dout_bias_mode != GradMode::none) *a.dout_bias.as<double>() += g;
+    for (int64_t j = 0; j < cols; ++j) {
+      double u = a.bias.as<double>()[j];
+      for (int64_t c = 0; c < cols; ++c) u += x[r * cols + c] * weight[j * cols + c];
+      const double du = g * a.out_weight.as<double>()[j] * cpu::gelu_slope(u);
+      if (a.dout_weight_mode != GradMode::none) a.dout_weight.as<double>()[j] += g * cpu::gelu(u);
+      if (a.dbias_mode != GradMode::none) a.dbias.as<double>()[j] += du;
+      for (int64_t c = 0; c < cols; ++c) {
+        if (a.dx_mode != GradMode::none) a.dx.as<double>()[r * cols + c] += du * weight[j * cols + c];
+        if (a.dweight_mode != GradMode::none) a.dweight.as<double>()[j * cols + c] += du * x[r * cols + c];
+      }
+    }
+  }
+}
+
+// Over rows: u again, du, dx and partial sums of dbias and dout_weight; then dweight over its rows, and the sums in order.
+void backward(const BinaryClassifierBackward& a, Stream& stream) {
+  const int64_t rows = a.x.rows(), cols = a.x.cols(), items = items_of(rows, kRows);
+  Scratch scratch(a.workspace);
+  float* const worker_u = scratch.take<float>(stream.pool().threads() * kRows * cols);
+  float* const du = scratch.take<float>(rows * cols);
+  float* const dlogit = scratch.take<float>(rows);
+  float* const partial = scratch.take<float>(items * 2 * cols);  // (items, 2, cols): dbias, dout_weight
+  stream.pool().parallel_for(items, [&](int64_t item, int worker) {
+    const int64_t r = item * kRows, n = std::min(kRows, rows - r);
+    float* const u = worker_u + worker * kRows * cols;
+    for (int64_t i = r; i < r + n; ++i) dlogit[i] = logit_gradient<float>(a, i);
+    gemm_block({.m = n, .n = cols, .k = cols, .transpose_b = true, .lda = cols, .ldb = cols, .ldc = cols}, a.x.as<float>() + r * cols,
+               a.weight.as<float>(), u);
+    std::fill_n(partial + item * 2 * cols, 2 * cols, 0.0f);
+    cpu::vector_kernels().classifier_backward({.u = u,
+                                               .bias = a.bias.as<float>(),
+                                               .out_weight = a.out_weight.as<float>(),
+                                               .dlogit = dlogit + r,
+                                               .du = du + r * cols,
+                                               .dbias = partial + item * 2 * cols,
+                                               .dout_weight = partial + (item * 2 + 1) * cols,
+                                               .rows = n,
+                                               .cols = cols});
+    if (a.dx_mode != GradMode::none)
+      gemm_block({.m = n, .n = cols, .k = cols, .accumulate = a.dx_mode == GradMode::accumulate, .lda = cols, .ldb = cols, .ldc = cols},
+                 du + r * cols, a.weight.as<float>(), a.dx.as<float>() + r * cols);
+  });
+  stream.pool().parallel_for(items_of(cols, kOutputsPerItem), [&](int64_t item, int) {
+    const int64_t j = item * kOutputsPerItem, n = std::min(kOutputsPerItem, cols - j);
+    if (a.dweight_mode != GradMode::none)
+      gemm_block({.m = n, .n = cols, .k = rows, .transpose_a = true, .accumulate = a.dweight_mode == GradMode::accumulate,
+                  .lda = cols, .ldb = cols, .ldc = cols},
+                 du + j, a.x.as<float>(), a.dweight.as<float>() + j * cols);
+    for (int64_t c = j; c < j + n; ++c) {
+      float dbias = 0, dout = 0;
+      for (int64_t i = 0; i < items; ++i) {
+        dbias += partial[i * 2 * cols + c];
+        dout += partial[(i * 2 + 1) * cols + c];
+      }
+      if (a.dbias_mode != GradMode::none) put(a.dbias.as<float>()[c], dbias, a.dbias_mode);
+      if (a.dout_weight_mode != GradMode::none) put(a.dout_weight.as<float>()[c], dout, a.dout_weight_mode);
+    }
+  });
+  if (a.dout_bias_mode == GradMode::none) return;
+  double dout_bias = 0;
+  for (int64_t r = 0; r < rows; ++r) dout_bias += static_cast<double>(dlogit[r]);
+  put(*a.dout_bias.as<float>(), static_cast<float>(dout_bias), a.dout_bias_mode);
+}
+
+template <class Args> void check(const Args& a) {
+  const int64_t rows = a.x.rows(), cols = a.x.cols();
+  check_shape("binary_classifier", "weight", a.weight.shape, {cols, cols});
+  check_shape("binary_classifier", "bias", a.bias.shape, {cols});
+  check_shape("binary_classifier", "out_weight", a.out_weight.shape, {1, cols});
+  check_shape("binary_classifier", "labels", a.labels.shape, {rows});
+  check_shape("binary_classifier", "logits", a.logits.shape, {rows});
+  check_dtype("binary_classifier", "labels", a.labels.dtype, DType::f32);
+  for (const Tensor& t : {a.weight, a.bias, a.out_weight, a.logits}) check_dtype("binary_classifier", "an operand", t.dtype, a.x.dtype);
+  if (used_rows(a.sequence_offsets) > rows)
+    throw DataError("binary_classifier", "the last offset is " + std::to_string(used_rows(a.sequence_offsets)) +
+                                             ", expected at most " + std::to_string(rows));
+}
+
+}  // namespace
+
+size_t binary_classifier_workspace(int64_t rows, int64_t cols, int max_threads, DType dtype) {
+  if (dtype == DType::f64) return 0;
+  return Scratch::bytes<float>(max_threads * kRows * cols) + Scratch::bytes<float>(rows * cols) + Scratch::bytes<float>(rows) +
+         Scratch::bytes<float>(items_of(rows, kRows) * 2 * cols);
+}
+
+template <> void binary_classifier_forward<Backend::cpu>(const BinaryClassifierForward& args, Stream& stream) {
+  check(args);
+  check_shape("binary_classifier", "out_bias", args.out_bias.shape, {1});
+  check_shape("binary_classifier", "counts", args.counts.shape, {kBinaryCountsSize});
+  cpu::check_workspace("binary_classifier", args.workspace,
+                       binary_classifier_workspace(args.x.rows(), args.x.cols(), stream.pool().threads(), args.x.dtype));
+  cpu::dispatch_float("binary_classifier", args.x.dtype, [&]<class T>() {
+    if constexpr (std::is_same_v<T, double>) forward_oracle(args);
+    else forward(args, stream);
+  });
+}
+
+template <> void binary_classifier_backward<Backend::cpu>(const BinaryClassifierBackward& args, Stream& stream) {
+  check(args);
+  if (args.dx_mode != GradMode::none) check_shape("binary_classifier", "dx", args.dx.shape, args.x.shape);
+  if (args.dweight_mode != GradMode::none) check_shape("binary_classifier", "dweight", args.dweight.shape, args.weight.shape);
+  cpu::check_workspace("binary_classifier", args.workspace,
+                       binary_classifier_workspace(args.x.rows(), args.x.cols(), stream.pool().threads(), args.x.dtype));
+  cpu::dispatch_float("binary_classifier", args.x.dtype, [&]<class T>() {
+    if constexpr (std::is_same_v<T, double>) backward_oracle(args);
+    else backward(args, stream);
+  });
+}
+
+}  // namespace electra

@@ -1,0 +1,52 @@
+#include "kernels/cpu/common.h"
+
+#include <algorithm>
+
+namespace electra::cpu {
+
+PlaceCursor::PlaceCursor(const Tensor& sequence_offsets, const StepState* state, int64_t first_row)
+    : offsets_(sequence_offsets.as<int32_t>()),
+      sequences_(sequence_offsets ? sequence_offsets.size() - 1 : 0),
+      row_(first_row),
+      first_sequence_(state ? state->first_sequence : 0) {
+  if (sequences_ > 0)
+    sequence_ = std::upper_bound(offsets_, offsets_ + sequences_ + 1, static_cast<int32_t>(first_row)) - offsets_ - 1;
+}
+
+Place PlaceCursor::next() {
+  const int64_t row = row_++;
+  while (sequence_ < sequences_ && offsets_[sequence_ + 1] <= row) ++sequence_;
+  if (sequence_ >= sequences_) return {kNoSequence, static_cast<uint32_t>(row)};
+  return {first_sequence_ + static_cast<uint32_t>(sequence_), static_cast<uint32_t>(row - offsets_[sequence_])};
+}
+
+double keep_factor(const Dropout& dropout, const StepState* state, Place place, uint32_t group, int slot) {
+  if (!dropout.active()) return 1;
+  const Bits128 bits = philox(state->seed ^ dropout.site, {state->step, place.sequence, place.position, group});
+  return draw16(bits, slot) < dropout.keep_threshold() ? dropout.keep_scale() : 0;
+}
+
+void check_workspace(std::string_view op, const Tensor& workspace, size_t needed) {
+  if (needed > 0 && (!workspace || workspace.bytes() < needed))
+    throw ShapeError(op, "workspace has " + std::to_string(workspace ? workspace.bytes() : 0) + " bytes, expected at least " +
+                             std::to_string(needed));
+}
+
+DropoutBlock::DropoutBlock(const Dropout& dropout, const StepState* state, const Tensor& sequence_offsets, int64_t first_row,
+                           int64_t count) {
+  if (!dropout.active()) return;
+  PlaceCursor cursor(sequence_offsets, state, first_row);
+  for (int64_t r = 0; r < count; ++r) {
+    const Place place = cursor.next();
+    sequence[r] = place.sequence;
+    position[r] = place.position;
+  }
+  rows = {.key = state->seed ^ dropout.site,
+          .step = state->step,
+          .threshold = dropout.keep_threshold(),
+          .scale = static_cast<float>(dropout.keep_scale()),
+          .sequence = sequence,
+          .position = position};
+}
+
+}  // namespace electra::cpu

@@ -1,0 +1,187 @@
+#include "kernels/masking.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/core/error.h"
+#include "kernels/core/philox.h"
+#include "kernels/cpu/common.h"
+
+namespace electra {
+namespace {
+
+// Third coordinate of the three kinds of draws of a sequence.
+enum Purpose : uint32_t { kKey, kPick, kMask };
+
+// A masked position becomes [MASK] iff its draw is below 0.85 · 2^32.
+constexpr uint32_t kMaskThreshold = 3650722201u;
+
+bool is_candidate(int32_t id, const SpecialIds& special) {
+  return id != special.cls && id != special.sep && id != special.mask;
+}
+
+int64_t wanted(int64_t length, double mask_prob, int64_t max_predictions) {
+  const auto rounded = static_cast<int64_t>(std::lround(mask_prob * static_cast<double>(length)));
+  return std::max<int64_t>(1, std::min(max_predictions, rounded));
+}
+
+// The draws of one sequence, as kernels/masking.h lays them out.
+class Draws {
+ public:
+  Draws(const MaskTokens& a, int64_t sequence)
+      : key_(a.state->seed ^ a.site), step_(a.state->step), sequence_(a.state->first_sequence + static_cast<uint32_t>(sequence)) {}
+  uint32_t operator()(int64_t index, Purpose purpose) const {
+    return philox(key_, {step_, sequence_, static_cast<uint32_t>(index / 4), purpose}).word[index % 4];
+  }
+
+ private:
+  uint64_t key_;
+  uint32_t step_, sequence_;
+};
+
+// Fills the first slots with positions, ascending; returns how many.
+int64_t pick_without_replacement(const MaskTokens& a, const int32_t* ids, int64_t length, const Draws& draws, int32_t* slots) {
+  const int64_t n = masked_count(ids, length, a.special, a.mask_prob, a.max_predictions, false);
+  // The n smallest (key, position) so far, as a heap over the slots with the largest on top.
+  const auto less = [&](int32_t p, int32_t q) {
+    const uint32_t a_key = draws(p, kKey), b_key = draws(q, kKey);
+    return a_key != b_key ? a_key < b_key : p < q;
+  };
+  int64_t used = 0;
+  for (int64_t p = 0; p < length; ++p) {
+    if (!is_candidate(ids[p], a.special)) continue;
+    if (used < n) {
+      slots[used++] = static_cast<int32_t>(p);
+      std::push_heap(slots, slots + used, less);
+    } else if (n > 0 && less(static_cast<int32_t>(p), slots[0])) {
+      std::pop_heap(slots, slots + used, less);
+      slots[used - 1] = static_cast<int32_t>(p);
+      std::push_heap(slots, slots + used, less);
+    }
+  }
+  std::sort(slots, slots + used);
+  return used;
+}
+
+int64_t pick_with_replacement(const MaskTokens& a, const int32_t* ids, int64_t length, const Draws& draws, int32_t* slots) {
+  const int64_t n = masked_count(ids, length, a.special, a.mask_prob, a.max_predictions, true);
+  const auto candidates = static_cast<uint64_t>(std::count_if(ids, ids + length, [&](int32_t id) { return is_candidate(id, a.special); }));
+  for (int64_t j = 0; j < n; ++j) {
+    uint64_t index = draws(j, kPick) * candidates >> 32;
+    int32_t p = 0;
+    for (;; ++p)
+      if (is_candidate(ids[p], a.special) && index-- == 0) break;
+    slots[j] = p;
+  }
+  std::sort(slots, slots + n);
+  return n;
+}
+
+void mask_sequence(const MaskTokens& a, int64_t s) {
+  const int32_t begin = a.sequence_offsets.as<int32_t>()[s], length = a.sequence_offsets.as<int32_t>()[s + 1] - begin;
+  const int32_t* ids = a.ids.as<int32_t>() + begin;
+  const int64_t first = s * a.max_predictions;
+  int32_t *rows = a.masked_rows.as<int32_t>() + first, *targets = a.masked_targets.as<int32_t>() + first;
+  float* weights = a.masked_weights.as<float>() + first;
+  const Draws draws(a, s);
+  const int64_t n = length == 0          ? 0
+                    : a.with_replacement ? pick_with_replacement(a, ids, length, draws, rows)
+                                         : pick_without_replacement(a, ids, length, draws, rows);
+  for (int64_t j = 0; j < n; ++j) {
+    const int32_t p = rows[j];
+    rows[j] = begin + p;
+    weights[j] = 1;
+    targets[j] = ids[p];
+    if (draws(p, kMask) < kMaskThreshold) a.masked_ids.as<int32_t>()[begin + p] = a.special.mask;
+  }
+  std::fill(rows + n, rows + a.max_predictions, 0);
+  std::fill(weights + n, weights + a.max_predictions, 0.0f);
+  std::fill(targets + n, targets + a.max_predictions, 0);
+}
+
+template <class T> void gather(const GatherRows& a, Stream& stream) {
+  const int64_t cols = a.x.cols(), slots = a.rows.size();
+  stream.pool().parallel_for(cpu::items_of(slots, cpu::kRowsPerItem), [&](int64_t item, int) {
+    const int64_t end = std::min(slots, (item + 1) * cpu::kRowsPerItem);
+    for (int64_t i = item * cpu::kRowsPerItem; i < end; ++i) {
+      T* y = a.y.as<T>() + i * cols;
+      if (a.weights.as<float>()[i] == 0) std::fill_n(y, cols, T(0));
+      else std::copy_n(a.x.as<T>() + a.rows.as<int32_t>()[i] * cols, cols, y);
+    }
+  });
+}
+
+// On one thread: slots of the same row must add in order, and there are few.
+template <class T> void scatter(const GatherRowsBackward& a) {
+  const int64_t cols = a.dx.cols();
+  if (!a.accumulate) std::fill_n(a.dx.as<T>(), a.dx.size(), T(0));
+  for (int64_t i = 0; i < a.rows.size(); ++i) {
+    if (a.weights.as<float>()[i] == 0) continue;
+    T* dx = a.dx.as<T>() + a.rows.as<int32_t>()[i] * cols;
+    for (int64_t c = 0; c < cols; ++c) dx[c] += a.dy.as<T>()[i * cols + c];
+  }
+}
+
+}  // namespace
+
+int64_t masked_count(const int32_t* ids, int64_t length, const SpecialIds& special, double mask_prob, int64_t max_predictions,
+                     bool with_replacement) {
+  const int64_t candidates = std::count_if(ids, ids + length, [&](int32_t id) { return is_candidate(id, special); });
+  if (candidates == 0) return 0;
+  const int64_t n = wanted(length, mask_prob, max_predictions);
+  return with_replacement ? n : std::min(n, candidates);
+}
+
+template <> void mask_tokens<Backend::cpu>(const MaskTokens& args, Stream& stream) {
+  const int64_t sequences = args.sequence_offsets.size() - 1;
+  const Shape slots{sequences * args.max_predictions};
+  check_shape("mask_tokens", "masked_ids", args.masked_ids.shape, args.ids.shape);
+  check_shape("mask_tokens", "masked_rows", args.masked_rows.shape, slots);
+  check_shape("mask_tokens", "masked_weights", args.masked_weights.shape, slots);
+  check_shape("mask_tokens", "masked_targets", args.masked_targets.shape, slots);
+  check_dtype("mask_tokens", "ids", args.ids.dtype, DType::i32);
+  if (args.max_predictions < 1) throw ShapeError("mask_tokens", "expected max_predictions of at least 1, got " + std::to_string(args.max_predictions));
+  std::copy_n(args.ids.as<int32_t>(), args.ids.size(), args.masked_ids.as<int32_t>());
+  stream.pool().parallel_for(sequences, [&](int64_t s, int) { mask_sequence(args, s); });
+}
+
+template <> void corrupt_tokens<Backend::cpu>(const CorruptTokens& args, Stream&) {
+  check_shape("corrupt_tokens", "out_ids", args.out_ids.shape, args.ids.shape);
+  check_shape("corrupt_tokens", "labels", args.labels.shape, args.ids.shape);
+  check_shape("corrupt_tokens", "sampled_ids", args.sampled_ids.shape, args.masked_rows.shape);
+  const int32_t *ids = args.ids.as<int32_t>(), *rows = args.masked_rows.as<int32_t>(), *sampled = args.sampled_ids.as<int32_t>();
+  const float* weights = args.masked_weights.as<float>();
+  int32_t* out = args.out_ids.as<int32_t>();
+  std::copy_n(ids, args.ids.size(), out);
+  std::fill_n(args.labels.as<float>(), args.labels.size(), 0.0f);
+  const int64_t slots = args.masked_rows.size();
+  for (int64_t i = 0; i < slots;) {
+    if (weights[i] == 0) {
+      ++i;
+      continue;
+    }
+    // A row drawn several times stands in consecutive slots: the original takes the mean of the ids drawn for it.
+    int64_t sum = 0, count = 0;
+    const int32_t row = rows[i];
+    for (; i < slots && weights[i] != 0 && rows[i] == row; ++i, ++count) sum += sampled[i];
+    out[row] = static_cast<int32_t>(sum / count);
+    args.labels.as<float>()[row] = out[row] != ids[row] ? 1.0f : 0.0f;
+  }
+}
+
+template <> void gather_rows<Backend::cpu>(const GatherRows& args, Stream& stream) {
+  check_shape("gather_rows", "y", args.y.shape, {args.rows.size(), args.x.cols()});
+  check_dtype("gather_rows", "y", args.y.dtype, args.x.dtype);
+  for (int64_t i = 0; i < args.rows.size(); ++i)
+    if (args.weights.as<float>()[i] != 0 && (args.rows.as<int32_t>()[i] < 0 || args.rows.as<int32_t>()[i] >= args.x.rows()))
+      throw DataError("gather_rows", "row of slot " + std::to_string(i) + " is " + std::to_string(args.rows.as<int32_t>()[i]) +
+                                         ", expected 0 to " + std::to_string(args.x.rows() - 1));
+  cpu::dispatch_float("gather_rows", args.x.dtype, [&]<class T>() { gather<T>(args, stream); });
+}
+
+template <> void gather_rows_backward<Backend::cpu>(const GatherRowsBackward& args, Stream&) {
+  check_shape("gather_rows", "dy", args.dy.shape, {args.rows.size(), args.dx.cols()});
+  cpu::dispatch_float("gather_rows", args.dy.dtype, [&]<class T>() { scatter<T>(args); });
+}
+
+}  // namespace electra
