@@ -330,6 +330,17 @@ TEST_CASE("every key is documented, named once, and its default is what it says"
   CHECK(names.size() >= 50);
 }
 
+TEST_CASE("docs/configuration.md says of every key what the program says") {
+  const std::string docs = test::read_file(std::string(ELECTRA_SOURCE_DIR) + "/docs/configuration.md");
+  for (const KeyInfo& key : config_keys()) {
+    const bool from_preset = key.fallback == "-";
+    const std::string row = "| `" + key.name + "`" + (key.may_change_on_resume ? "\\*" : "") + " | " + key.doc + " | " + key.expected + " | " +
+                            (from_preset ? "preset" : key.fallback) + " |\n";
+    INFO(row);
+    CHECK(docs.find(row) != std::string::npos);
+  }
+}
+
 TEST_CASE("files that are no configuration") {
   CHECK(error_of_file("- a\n- b\n") == "[my.yaml:1] expected 'key: value' lines, got something else");
   CHECK(error_of_file("size: tiny\nseed: [1, 2]\n") == "[my.yaml:2] seed: expected one value, got a list");
