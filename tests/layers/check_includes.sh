@@ -8,7 +8,7 @@ find kernels engine model tokenizer trainer -type f \( -name '*.h' -o -name '*.c
 BEGIN {
   # header pattern -> pattern of the files that may include it; what is listed nowhere may be included nowhere.
   wrapper["^(oneapi/)?dnnl"]   = "^kernels/cpu/gemm[a-z_]*[.](cc|h)$"
-  wrapper["^omp[.]h$"]         = "^kernels/(core/thread_pool|cpu/[a-z_]+)[.]cc$"
+  wrapper["^omp[.]h$"]         = "^kernels/cpu/gemm[a-z_]*[.]cc$"
   wrapper["^unicode/"]         = "^tokenizer/(unicode|sentences)[.]cc$"
   wrapper["^yaml-cpp/"]        = "^trainer/config_yaml[.]cc$"
   wrapper["^CLI/"]             = "^trainer/cli/"
@@ -20,7 +20,8 @@ BEGIN {
   wrapper["^nccl[.]h$"]        = "^kernels/comm/nccl[.]cc$"
   wrapper["^mpi[.]h$"]         = "^kernels/comm/mpi[.]cc$"
   wrapper["^immintrin[.]h$"]   = "^kernels/cpu/"
-  # the operating system
+  # the C library, and the operating system
+  wrapper["^(math|stddef|stdint|string)[.]h$"] = "."
   wrapper["^(sys/[a-z]+|dirent|dlfcn|errno|fcntl|poll|pthread|sched|signal|termios|unistd)[.]h$"] = "."
 }
 function floor_of(path) {
