@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "kernels/core/thread_pool.h"
+#include "kernels/cpu/isa.h"
 
 namespace electra {
 namespace {
@@ -19,31 +20,20 @@ std::string processor_name() {
   return "unknown processor";
 }
 
-std::vector<std::string> processor_features() {
-  std::vector<std::string> features;
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) features.push_back("AVX2");
-  if (__builtin_cpu_supports("fma")) features.push_back("FMA");
-  if (__builtin_cpu_supports("avx512f")) features.push_back("AVX-512");
-  if (__builtin_cpu_supports("avx512bf16")) features.push_back("AVX-512 BF16");
-#endif
-  return features;
-}
-
 }  // namespace
 
 DeviceInfo device_info() {
   return {.processor = processor_name(),
           .cores = available_cores(),
-          .features = processor_features(),
+          .instructions = cpu::name_of(cpu::active_isa()),
           .memory_bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE),
           .gpu = "none: this program was built without GPU support (ELECTRA_GPU=OFF)"};
 }
 
 std::string device_banner(int threads) {
   const DeviceInfo info = device_info();
-  return fmt::format("device: cpu ({}, {} of {} cores; {}); GPU {}", info.processor, threads, info.cores,
-                     fmt::join(info.features, ", "), info.gpu);
+  return fmt::format("device: cpu ({}, {} of {} cores; {}); GPU {}", info.processor, threads, info.cores, info.instructions,
+                     info.gpu);
 }
 
 }  // namespace electra

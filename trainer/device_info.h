@@ -2,16 +2,15 @@
 #pragma once
 #include <cstdint>
 #include <string>
-#include <vector>
 
 namespace electra {
 
 struct DeviceInfo {
-  std::string processor;             // "Intel(R) Xeon(R) Processor @ 2.10GHz"
-  int cores = 1;                     // physical ones this process may use
-  std::vector<std::string> features; // what the kernels can use of it: "AVX2", "AVX-512", "AMX"
-  int64_t memory_bytes = 0;          // of the machine
-  std::string gpu;                   // "none: …" with the reason
+  std::string processor;     // "Intel(R) Xeon(R) Processor @ 2.10GHz"
+  int cores = 1;             // physical ones this process may use
+  std::string instructions;  // the set that the vector kernels use: "avx512"
+  int64_t memory_bytes = 0;  // of the machine
+  std::string gpu;           // "none: …" with the reason
 };
 
 DeviceInfo device_info();

@@ -16,7 +16,7 @@ int info(int threads) {
   fmt::print("device       cpu\n");
   fmt::print("processor    {}\n", device.processor);
   fmt::print("cores        {} usable, {} threads would be used\n", device.cores, threads);
-  fmt::print("instructions {}\n", fmt::join(device.features, ", "));
+  fmt::print("instructions {}\n", device.instructions);
   fmt::print("memory       {:.1f} GiB\n", static_cast<double>(device.memory_bytes) / kGiB);
   fmt::print("GPU          {}\n", device.gpu);
   fmt::print("version      {} (commit {})\n", build.version, build.commit);
