@@ -1,6 +1,10 @@
 # One place for the flags every target of the project is built with.
 add_library(electra_flags INTERFACE)
 target_compile_options(electra_flags INTERFACE -Wall -Wextra -Wpedantic)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # GCC bug 105651: std::string's insert is reported wherever it is inlined.
+  target_compile_options(electra_flags INTERFACE -Wno-restrict)
+endif()
 if(ELECTRA_WERROR)
   target_compile_options(electra_flags INTERFACE -Werror)
 endif()

@@ -1,15 +1,13 @@
 // Errors: each message reads "[where] what was expected, what came".
 #pragma once
 #include <stdexcept>
-#include <string>
 #include <string_view>
 
 namespace electra {
 
 class Error : public std::runtime_error {
  public:
-  Error(std::string_view where, std::string_view what)
-      : std::runtime_error("[" + std::string(where) + "] " + std::string(what)) {}
+  Error(std::string_view where, std::string_view what);
 };
 
 class ShapeError : public Error { public: using Error::Error; };   // shapes, dtypes, alignment
