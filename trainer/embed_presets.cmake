@@ -1,8 +1,8 @@
-# Writes OUT: a C++ file with the text of FILES (configs/electra-NAME.yaml), in that order. The first line of each is a
+# Writes OUT: a C++ file with the text of FILES (configs/electra-NAME.yaml, separated by |), in that order. The first line of each is a
 # comment that summarises it.
 set(code "// Written by embed_presets.cmake from configs/*.yaml.\n#include \"trainer/config.h\"\n\nnamespace electra {\n\n")
 string(APPEND code "const std::vector<Preset>& presets() {\n  static const std::vector<Preset> all = {\n")
-separate_arguments(FILES)
+string(REPLACE "|" ";" FILES "${FILES}")
 foreach(file IN LISTS FILES)
   file(READ "${file}" text)
   string(REGEX MATCH "electra-([^/]*)\\.yaml$" matched "${file}")
