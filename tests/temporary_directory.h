@@ -11,7 +11,8 @@ namespace electra::test {
 
 class TemporaryDirectory {
  public:
-  TemporaryDirectory() : path_((std::filesystem::temp_directory_path() / "electra-test-XXXXXX").string()) {
+  TemporaryDirectory()
+      : path_((std::filesystem::temp_directory_path() / "electra-test-XXXXXX").string()) {
     if (!mkdtemp(path_.data())) throw std::runtime_error("no temporary directory");
   }
   ~TemporaryDirectory() {

@@ -13,24 +13,22 @@ using Overrides = std::vector<std::string>;
 
 namespace {
 
-PretrainConfig preset(const std::string& name, const Overrides& overrides = {}) { return load_config(name, overrides).config; }
+PretrainConfig preset(const std::string& name, const Overrides& overrides = {}) {
+  return load_config(name, overrides).config;
+}
 
 // The message of the ConfigError that the overrides of a preset provoke.
 std::string error_of(const Overrides& overrides, const std::string& source = "tiny") {
   try {
     load_config(source, overrides);
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
+  } catch (const ConfigError& error) { return error.what(); }
   return "no error";
 }
 
 std::string error_of_file(const std::string& yaml) {
   try {
     parse_config(yaml, "my.yaml", {});
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
+  } catch (const ConfigError& error) { return error.what(); }
   return "no error";
 }
 
@@ -86,7 +84,8 @@ TEST_CASE("the presets are the sizes of the paper") {
 
 TEST_CASE("an embedded preset is the file under configs") {
   for (const Preset& p : presets()) {
-    const std::string path = std::string(ELECTRA_SOURCE_DIR) + "/configs/electra-" + p.name + ".yaml";
+    const std::string path =
+        std::string(ELECTRA_SOURCE_DIR) + "/configs/electra-" + p.name + ".yaml";
     CHECK(p.text == test::read_file(path));
     CHECK(p.text.starts_with("# " + p.summary + "\n"));
     CHECK(config_hash(load_config(path, {}).config) == config_hash(preset(p.name)));
@@ -99,9 +98,12 @@ TEST_CASE("the number of masked positions is the original's") {
   CHECK(preset("large").max_predictions() == 130);
 }
 
-TEST_CASE("the command line wins over the file, the file over its preset, and each value knows its origin") {
-  const ResolvedConfig r = parse_config("size: small\ntrain_steps: 500\noptimizer:\n  learning_rate: 3e-4\n", "my.yaml",
-                                        {"train_steps=700", "optimizer.eps=1e-8"});
+TEST_CASE(
+    "the command line wins over the file, the file over its preset, and each value knows its "
+    "origin") {
+  const ResolvedConfig r =
+      parse_config("size: small\ntrain_steps: 500\noptimizer:\n  learning_rate: 3e-4\n", "my.yaml",
+                   {"train_steps=700", "optimizer.eps=1e-8"});
   CHECK(r.config.train_steps == 700);
   CHECK(r.origin("train_steps").text == "command line");
   CHECK(r.config.optimizer.learning_rate == 3e-4);
@@ -113,58 +115,88 @@ TEST_CASE("the command line wins over the file, the file over its preset, and ea
   CHECK(r.origin("masking.replacement").text == "compat: fixed");
 }
 
-TEST_CASE("size on the command line chooses the preset under a file, but does not rename a preset") {
-  CHECK(parse_config("train_steps: 5\n", "my.yaml", {"size=base"}).config.model.discriminator.hidden_size == 768);
+TEST_CASE(
+    "size on the command line chooses the preset under a file, but does not rename a preset") {
+  CHECK(parse_config("train_steps: 5\n", "my.yaml", {"size=base"})
+            .config.model.discriminator.hidden_size == 768);
   CHECK(error_of({"size=base"}) ==
-        "[command line] size: expected the size of preset tiny itself, got 'base'; name the preset instead");
+        "[command line] size: expected the size of preset tiny itself, got 'base'; name the preset "
+        "instead");
 }
 
-TEST_CASE("the last of equal overrides wins") { CHECK(preset("tiny", {"seed=1", "seed=2"}).seed == 2); }
+TEST_CASE("the last of equal overrides wins") {
+  CHECK(preset("tiny", {"seed=1", "seed=2"}).seed == 2);
+}
 
 TEST_CASE("an unknown key is an error that names the nearest one") {
-  CHECK(error_of({"train_stepz=1"}) == "[command line] expected a configuration key, got 'train_stepz'; did you mean 'train_steps'?");
+  CHECK(error_of({"train_stepz=1"}) ==
+        "[command line] expected a configuration key, got 'train_stepz'; did you mean "
+        "'train_steps'?");
   CHECK(error_of({"learning_rate=1"}) ==
-        "[command line] expected a configuration key, got 'learning_rate'; did you mean 'optimizer.learning_rate'?");
+        "[command line] expected a configuration key, got 'learning_rate'; did you mean "
+        "'optimizer.learning_rate'?");
   CHECK(error_of({"optimizer.learnin_rate=1"}) ==
-        "[command line] expected a configuration key, got 'optimizer.learnin_rate'; did you mean 'optimizer.learning_rate'?");
+        "[command line] expected a configuration key, got 'optimizer.learnin_rate'; did you mean "
+        "'optimizer.learning_rate'?");
   CHECK(error_of({"qqqqqqqqqqqq=1"}) ==
-        "[command line] expected a configuration key, got 'qqqqqqqqqqqq'; 'electra config list' shows them");
+        "[command line] expected a configuration key, got 'qqqqqqqqqqqq'; 'electra config list' "
+        "shows them");
   CHECK(error_of_file("size: tiny\n\nbatch:\n  sequence: 3\n") ==
-        "[my.yaml:4] expected a configuration key, got 'batch.sequence'; did you mean 'batch.sequences'?");
+        "[my.yaml:4] expected a configuration key, got 'batch.sequence'; did you mean "
+        "'batch.sequences'?");
 }
 
 TEST_CASE("impossible values are errors that name key, place, what was expected and what came") {
-  CHECK(error_of({"train_steps=-3"}) == "[command line] train_steps: expected an integer of at least 1, got '-3'");
-  CHECK(error_of({"train_steps=1.5"}) == "[command line] train_steps: expected an integer of at least 1, got '1.5'");
-  CHECK(error_of({"train_steps="}) == "[command line] train_steps: expected an integer of at least 1, got ''");
-  CHECK(error_of({"train_steps=99999999999999999999"}) ==
-        "[command line] train_steps: expected an integer of at least 1, got '99999999999999999999'");
-  CHECK(error_of({"hidden_dropout=1"}) == "[command line] hidden_dropout: expected a number in [0, 1), got '1'");
-  CHECK(error_of({"mask_prob=0"}) == "[command line] mask_prob: expected a number in (0, 1), got '0'");
-  CHECK(error_of({"temperature=0"}) == "[command line] temperature: expected a number above 0, got '0'");
+  CHECK(error_of({"train_steps=-3"}) ==
+        "[command line] train_steps: expected an integer of at least 1, got '-3'");
+  CHECK(error_of({"train_steps=1.5"}) ==
+        "[command line] train_steps: expected an integer of at least 1, got '1.5'");
+  CHECK(error_of({"train_steps="}) ==
+        "[command line] train_steps: expected an integer of at least 1, got ''");
+  CHECK(
+      error_of({"train_steps=99999999999999999999"}) ==
+      "[command line] train_steps: expected an integer of at least 1, got '99999999999999999999'");
+  CHECK(error_of({"hidden_dropout=1"}) ==
+        "[command line] hidden_dropout: expected a number in [0, 1), got '1'");
+  CHECK(error_of({"mask_prob=0"}) ==
+        "[command line] mask_prob: expected a number in (0, 1), got '0'");
+  CHECK(error_of({"temperature=0"}) ==
+        "[command line] temperature: expected a number above 0, got '0'");
   CHECK(error_of({"optimizer.learning_rate=nan"}) ==
         "[command line] optimizer.learning_rate: expected a number of at least 0, got 'nan'");
-  CHECK(error_of({"optimizer.beta2=1/0"}) == "[command line] optimizer.beta2: expected a number in [0, 1), got '1/0'");
-  CHECK(error_of({"electra_objective=maybe"}) == "[command line] electra_objective: expected true or false, got 'maybe'");
-  CHECK(error_of({"recompute=all"}) == "[command line] recompute: expected one of none, gelu, layers, got 'all'");
-  CHECK(error_of({"compat=paper"}) == "[command line] compat: expected one of fixed, google, got 'paper'");
+  CHECK(error_of({"optimizer.beta2=1/0"}) ==
+        "[command line] optimizer.beta2: expected a number in [0, 1), got '1/0'");
+  CHECK(error_of({"electra_objective=maybe"}) ==
+        "[command line] electra_objective: expected true or false, got 'maybe'");
+  CHECK(error_of({"recompute=all"}) ==
+        "[command line] recompute: expected one of none, gelu, layers, got 'all'");
+  CHECK(error_of({"compat=paper"}) ==
+        "[command line] compat: expected one of fixed, google, got 'paper'");
   CHECK(error_of({"precision=bf16"}) ==
-        "[command line] precision: expected fp32, got bf16; bf16 training is not available in this build on the CPU");
-  CHECK(error_of({"precision=fp16"}) == "[command line] precision: expected one of fp32, bf16, got 'fp16'");
-  CHECK(error_of_file("size: huge\n") == "[my.yaml:1] size: expected one of tiny, small, small++, base, large, custom, got 'huge'");
+        "[command line] precision: expected fp32, got bf16; bf16 training is not available in this "
+        "build on the CPU");
+  CHECK(error_of({"precision=fp16"}) ==
+        "[command line] precision: expected one of fp32, bf16, got 'fp16'");
+  CHECK(error_of_file("size: huge\n") ==
+        "[my.yaml:1] size: expected one of tiny, small, small++, base, large, custom, got 'huge'");
   CHECK(error_of({"seed"}) == "[command line] expected key=value, got 'seed'");
   CHECK(error_of({"=3"}) == "[command line] expected key=value, got '=3'");
 }
 
 TEST_CASE("values that do not go together are errors at the place of the offender") {
-  CHECK(error_of({"seq_len=1024"}) == "[command line] seq_len: expected at most max_position_embeddings (512), got 1024");
+  CHECK(error_of({"seq_len=1024"}) ==
+        "[command line] seq_len: expected at most max_position_embeddings (512), got 1024");
   CHECK(error_of({"seq_len=2"}) == "[command line] seq_len: expected at least 3, got 2");
-  CHECK(error_of({"mask_prob=0.001"}) == "[command line] mask_prob: expected enough to mask one of 64 tokens, got 0.001");
-  CHECK(error_of({"num_heads=3"}) == "[command line] num_heads: expected a divisor of hidden_size 128, got 3");
-  CHECK(error_of({"batch.accumulate=3"}) == "[command line] batch.accumulate: expected a divisor of batch.sequences 64, got 3");
+  CHECK(error_of({"mask_prob=0.001"}) ==
+        "[command line] mask_prob: expected enough to mask one of 64 tokens, got 0.001");
+  CHECK(error_of({"num_heads=3"}) ==
+        "[command line] num_heads: expected a divisor of hidden_size 128, got 3");
+  CHECK(error_of({"batch.accumulate=3"}) ==
+        "[command line] batch.accumulate: expected a divisor of batch.sequences 64, got 3");
   CHECK(error_of({"batch.tokens=100", "batch.accumulate=3"}) ==
         "[command line] batch.accumulate: expected a divisor of batch.tokens 100, got 3");
-  CHECK(error_of({"batch.tokens=63"}) == "[command line] batch.tokens: expected at least seq_len × batch.accumulate (64), got 63");
+  CHECK(error_of({"batch.tokens=63"}) ==
+        "[command line] batch.tokens: expected at least seq_len × batch.accumulate (64), got 63");
   CHECK(error_of({"batch.tokens=640", "batch.sequences=10"}) ==
         "[command line] batch.tokens: expected either batch.sequences or batch.tokens, got both");
   CHECK(error_of_file("size: tiny\nmax_position_embeddings: 32\n") ==
@@ -173,16 +205,19 @@ TEST_CASE("values that do not go together are errors at the place of the offende
 
 TEST_CASE("a generator that cannot be built names the nearest fraction that can") {
   CHECK(error_of({"generator.width_fraction=0.3"}, "base") ==
-        "[command line] generator.width_fraction: expected a fraction of hidden_size 768 that max(1, width / 64) heads divide, got 0.3 "
+        "[command line] generator.width_fraction: expected a fraction of hidden_size 768 that "
+        "max(1, width / 64) heads divide, got 0.3 "
         "(width 230, heads 3); the nearest valid fraction is 231/768");
   CHECK(preset("base", {"generator.width_fraction=231/768"}).model.generator.hidden_size == 231);
   CHECK(error_of({"generator.layers_fraction=0.1"}) ==
-        "[command line] generator.layers_fraction: expected at least one layer of 2, got none from 0.1; the nearest valid fraction is 1/2");
+        "[command line] generator.layers_fraction: expected at least one layer of 2, got none from "
+        "0.1; the nearest valid fraction is 1/2");
   CHECK(preset("tiny", {"generator.layers_fraction=1/2"}).model.generator.num_layers == 1);
 }
 
 TEST_CASE("halves are rounded to even, as Python does") {
-  const EncoderConfig d{.hidden_size = 10, .num_layers = 5, .num_heads = 1, .intermediate_size = 40};
+  const EncoderConfig d{
+      .hidden_size = 10, .num_layers = 5, .num_heads = 1, .intermediate_size = 40};
   CHECK(generator_of(d, 0.25, 0.5).hidden_size == 2);
   CHECK(generator_of(d, 0.35, 0.5).hidden_size == 4);
   CHECK(generator_of(d, 0.25, 0.5).num_layers == 2);
@@ -200,7 +235,8 @@ TEST_CASE("sizes that cannot be built are refused") {
   CHECK_NOTHROW(validate(good));
   ElectraConfig bad = good;
   bad.discriminator.num_heads = 3;
-  CHECK_THROWS_WITH(validate(bad), "[discriminator.num_heads] expected a divisor of hidden_size 128, got 3");
+  CHECK_THROWS_WITH(validate(bad),
+                    "[discriminator.num_heads] expected a divisor of hidden_size 128, got 3");
   bad = good;
   bad.generator.num_layers = 0;
   CHECK_THROWS_WITH(validate(bad), "[generator.num_layers] expected at least 1, got 0");
@@ -248,9 +284,12 @@ TEST_CASE("compat sets defaults only") {
 TEST_CASE("what departs from the original is listed with what the original does") {
   const auto lines = deviations(preset("tiny", {"examples.overflow=google"}));
   REQUIRE(lines.size() == 6);
-  CHECK(lines[0] == "masking.replacement: false (the original: true, masked positions are drawn with replacement)");
+  CHECK(lines[0] ==
+        "masking.replacement: false (the original: true, masked positions are drawn with "
+        "replacement)");
   CHECK(lines[2] ==
-        "optimizer.bias_correction: true (the original: false, Adam's moments are not corrected for their start at zero)");
+        "optimizer.bias_correction: true (the original: false, Adam's moments are not corrected "
+        "for their start at zero)");
   CHECK(lines[3] == "examples.overflow: google (as the original)");
 }
 
@@ -271,8 +310,18 @@ TEST_CASE("the resolved file gives the same configuration again") {
     CHECK(after.config.batch.sequences == before.config.batch.sequences);
     CHECK(after.config.model.generator.hidden_size == before.config.model.generator.hidden_size);
   }
-  CHECK(to_yaml(load_config("tiny", {"seed=9"})).find("\nseed: 9                                      # command line\n") !=
+  CHECK(to_yaml(load_config("tiny", {"seed=9"}))
+            .find("\nseed: 9                                      # command line\n") !=
         std::string::npos);
+}
+
+TEST_CASE("what was found in the data replaces the preset's value and says so") {
+  ResolvedConfig resolved = load_config("tiny", {});
+  set_value(resolved, "vocab_size", "4096", "data");
+  CHECK(resolved.config.model.vocab_size == 4096);
+  CHECK(resolved.origin("vocab_size").text == "data");
+  CHECK_THROWS_WITH(set_value(resolved, "vocab_size", "0", "data"),
+                    "[data] vocab_size: expected an integer in [1, 16777216], got '0'");
 }
 
 TEST_CASE("paths are absolute once loaded") {
@@ -282,14 +331,17 @@ TEST_CASE("paths are absolute once loaded") {
 
 TEST_CASE("questionable values are warnings") {
   CHECK(load_config("tiny", {"train_steps=5"}).warnings ==
-        std::vector<std::string>{"warmup_steps (1000) exceeds train_steps (5): the learning rate never reaches 0.0015"});
+        std::vector<std::string>{
+            "warmup_steps (1000) exceeds train_steps (5): the learning rate never reaches 0.0015"});
   CHECK(load_config("base", {"optimizer.learning_rate=5e-4"}).warnings ==
-        std::vector<std::string>{"optimizer.learning_rate 0.0005 is above 0.0002, that of size base: training may diverge"});
+        std::vector<std::string>{"optimizer.learning_rate 0.0005 is above 0.0002, that of size "
+                                 "base: training may diverge"});
 }
 
 TEST_CASE("a file without a size must give everything that has no default") {
   CHECK(error_of_file("train_steps: 5\n") ==
-        "[my.yaml] vocab_size: expected a value, got none; 'size: small' would take it from a preset");
+        "[my.yaml] vocab_size: expected a value, got none; 'size: small' would take it from a "
+        "preset");
   std::string yaml = presets()[0].text;
   yaml.replace(yaml.find("size: tiny"), 10, "size: custom");
   const ResolvedConfig custom = parse_config(yaml, "my.yaml", {});
@@ -297,23 +349,29 @@ TEST_CASE("a file without a size must give everything that has no default") {
   CHECK(custom.origin("seq_len").text == "my.yaml:18");
   yaml.erase(yaml.find("  sequences: 64\n"), 16);
   yaml.erase(yaml.find("batch:\n"), 7);
-  CHECK(error_of_file(yaml) == "[my.yaml] batch.sequences: expected a value, got none; 'size: small' would take it from a preset");
+  CHECK(error_of_file(yaml) ==
+        "[my.yaml] batch.sequences: expected a value, got none; 'size: small' would take it from a "
+        "preset");
 }
 
 TEST_CASE("only run, log, checkpoint and total-step keys may change on resume") {
   std::set<std::string> may_change;
   for (const KeyInfo& key : config_keys())
     if (key.may_change_on_resume) may_change.insert(key.name);
-  CHECK(may_change == std::set<std::string>{"run", "train_steps", "log_steps", "eval_steps", "eval.batches", "checkpoint_steps",
-                                            "checkpoint.keep", "checkpoint.keep_best"});
+  CHECK(may_change == std::set<std::string>{"run", "train_steps", "log_steps", "eval_steps",
+                                            "eval.batches", "checkpoint_steps", "checkpoint.keep",
+                                            "checkpoint.keep_best"});
 
   const PretrainConfig before = preset("tiny");
-  CHECK_NOTHROW(check_resume(before, load_config("tiny", {"train_steps=20000", "log_steps=1", "run=elsewhere", "checkpoint.keep=9"})));
+  CHECK_NOTHROW(check_resume(before, load_config("tiny", {"train_steps=20000", "log_steps=1",
+                                                          "run=elsewhere", "checkpoint.keep=9"})));
   CHECK_THROWS_WITH(check_resume(before, load_config("tiny", {"optimizer.learning_rate=1e-3"})),
-                    "[command line] optimizer.learning_rate: expected 0.0015 as the run began, got 0.001; a resumed run cannot change it: "
+                    "[command line] optimizer.learning_rate: expected 0.0015 as the run began, got "
+                    "0.001; a resumed run cannot change it: "
                     "start a new run with --init-from to take the weights along");
   CHECK_THROWS_WITH(check_resume(before, load_config("tiny", {"batch.tokens=4096"})),
-                    "[command line] batch.sequences: expected 64 as the run began, got no value; a resumed run cannot change it: "
+                    "[command line] batch.sequences: expected 64 as the run began, got no value; a "
+                    "resumed run cannot change it: "
                     "start a new run with --init-from to take the weights along");
   CHECK(config_hash(before) == config_hash(preset("tiny", {"train_steps=20000"})));
   CHECK(config_hash(before) != config_hash(preset("tiny", {"seed=1"})));
@@ -331,10 +389,12 @@ TEST_CASE("every key is documented, named once, and its default is what it says"
 }
 
 TEST_CASE("docs/configuration.md says of every key what the program says") {
-  const std::string docs = test::read_file(std::string(ELECTRA_SOURCE_DIR) + "/docs/configuration.md");
+  const std::string docs =
+      test::read_file(std::string(ELECTRA_SOURCE_DIR) + "/docs/configuration.md");
   for (const KeyInfo& key : config_keys()) {
     const bool from_preset = key.fallback == "-";
-    const std::string row = "| `" + key.name + "`" + (key.may_change_on_resume ? "\\*" : "") + " | " + key.doc + " | " + key.expected + " | " +
+    const std::string row = "| `" + key.name + "`" + (key.may_change_on_resume ? "\\*" : "") +
+                            " | " + key.doc + " | " + key.expected + " | " +
                             (from_preset ? "preset" : key.fallback) + " |\n";
     INFO(row);
     CHECK(docs.find(row) != std::string::npos);
@@ -342,23 +402,31 @@ TEST_CASE("docs/configuration.md says of every key what the program says") {
 }
 
 TEST_CASE("files that are no configuration") {
-  CHECK(error_of_file("- a\n- b\n") == "[my.yaml:1] expected 'key: value' lines, got something else");
-  CHECK(error_of_file("size: tiny\nseed: [1, 2]\n") == "[my.yaml:2] seed: expected one value, got a list");
+  CHECK(error_of_file("- a\n- b\n") ==
+        "[my.yaml:1] expected 'key: value' lines, got something else");
+  CHECK(error_of_file("size: tiny\nseed: [1, 2]\n") ==
+        "[my.yaml:2] seed: expected one value, got a list");
   CHECK(error_of_file("size: tiny\nseed:\n") == "[my.yaml:2] seed: expected a value, got none");
-  CHECK(error_of_file("size: tiny\nseed: 1\nseed: 2\n") == "[my.yaml:3] seed: expected each key once, got it in line 2 too");
+  CHECK(error_of_file("size: tiny\nseed: 1\nseed: 2\n") ==
+        "[my.yaml:3] seed: expected each key once, got it in line 2 too");
   CHECK(error_of_file("size: tiny\n seed: 1\n").starts_with("[my.yaml:2] expected YAML, got '"));
   CHECK(error_of_file("size: \"tiny\n").starts_with("[my.yaml:"));
   CHECK(error_of_file(std::string("\x00\x01\x02", 3)).starts_with("[my.yaml"));
-  CHECK(error_of_file("") == "[my.yaml] vocab_size: expected a value, got none; 'size: small' would take it from a preset");
+  CHECK(error_of_file("") ==
+        "[my.yaml] vocab_size: expected a value, got none; 'size: small' would take it from a "
+        "preset");
 }
 
 TEST_CASE("a file that does not exist is no configuration error") {
   CHECK_THROWS_AS(load_config("none.yaml", {}), IoError);
-  CHECK_THROWS_WITH(load_config("none.yaml", {}), "[configuration] expected a file or a preset (tiny, small, small++, base, large), got "
-                                                  "'none.yaml' (No such file or directory)");
+  CHECK_THROWS_WITH(
+      load_config("none.yaml", {}),
+      "[configuration] expected a file or a preset (tiny, small, small++, base, large), got "
+      "'none.yaml' (No such file or directory)");
   const test::TemporaryDirectory directory;
-  CHECK_THROWS_WITH(load_config(directory.path(), {}),
-                    "[configuration] expected a file or a preset, got the directory '" + directory.path() + "'");
+  CHECK_THROWS_WITH(
+      load_config(directory.path(), {}),
+      "[configuration] expected a file or a preset, got the directory '" + directory.path() + "'");
 }
 
 TEST_CASE("a file is read with its lines") {

@@ -36,7 +36,8 @@ TEST_CASE("a metrics file begins with its header") {
   CHECK(lines[0]["config_hash"] == "00ff");
   CHECK(lines[0]["version"] == build_info().version);
   CHECK(lines[0]["commit"] == build_info().commit);
-  CHECK(lines[0]["started"].get<std::string>().size() == std::string("2026-01-01T00:00:00Z").size());
+  CHECK(lines[0]["started"].get<std::string>().size() ==
+        std::string("2026-01-01T00:00:00Z").size());
   CHECK(lines[0].size() == 6);
   CHECK_FALSE(std::filesystem::exists(path + ".new"));
 }
@@ -47,21 +48,26 @@ TEST_CASE("lines are written at once, in order, and round-trip") {
   MetricsLog log = MetricsLog::create(path, "");
   log.write("train", 3, {{"tokens", int64_t{1} << 40}, {"loss", 0.1}, {"seconds", 2.0f}});
   const std::string text = read_file(path);
-  CHECK(text.find("{\"kind\":\"train\",\"step\":3,\"tokens\":1099511627776,\"loss\":0.1,\"seconds\":2.0}\n") != std::string::npos);
+  CHECK(text.find("{\"kind\":\"train\",\"step\":3,\"tokens\":1099511627776,\"loss\":0.1,"
+                  "\"seconds\":2.0}\n") != std::string::npos);
 }
 
 TEST_CASE("what is not finite is null, so that every line stays JSON") {
   const test::TemporaryDirectory directory;
   const std::string path = directory / "metrics.jsonl";
   MetricsLog log = MetricsLog::create(path, "");
-  log.write("train", 1, {{"a", std::numeric_limits<double>::quiet_NaN()}, {"b", std::numeric_limits<double>::infinity()}, {"c", 1.0}});
+  log.write("train", 1,
+            {{"a", std::numeric_limits<double>::quiet_NaN()},
+             {"b", std::numeric_limits<double>::infinity()},
+             {"c", 1.0}});
   const auto line = lines_of(path).back();
   CHECK(line["a"].is_null());
   CHECK(line["b"].is_null());
   CHECK(line["c"] == 1.0);
 }
 
-TEST_CASE("a resumed file keeps the steps before the resume point and drops later ones and half a line") {
+TEST_CASE(
+    "a resumed file keeps the steps before the resume point and drops later ones and half a line") {
   const test::TemporaryDirectory directory;
   const std::string path = directory / "metrics.jsonl";
   {
@@ -98,11 +104,13 @@ TEST_CASE("a foreign file is not continued") {
   write_file(path, "{\"kind\":\"header\",\"schema\":2}\n");
   CHECK_THROWS_WITH(MetricsLog::resume(path, "", 1), "[" + path + ":1] expected schema 1, got 2");
   write_file(path, "hello\n");
-  CHECK_THROWS_WITH(MetricsLog::resume(path, "", 1), "[" + path + ":1] expected the header of a metrics file, got 'hello'");
+  CHECK_THROWS_WITH(MetricsLog::resume(path, "", 1),
+                    "[" + path + ":1] expected the header of a metrics file, got 'hello'");
   CHECK(read_file(path) == "hello\n");
 }
 
 TEST_CASE("a full disk is an error that says so") {
   AppendFile file("/dev/full");
-  CHECK_THROWS_WITH(file.write("x"), "[/dev/full] expected to append 1 bytes, got 'No space left on device'");
+  CHECK_THROWS_WITH(file.write("x"),
+                    "[/dev/full] expected to append 1 bytes, got 'No space left on device'");
 }

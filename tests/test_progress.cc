@@ -41,7 +41,8 @@ std::string on_terminal(unsigned short columns, const std::function<void()>& bod
   }
   std::string output;
   char buffer[4096];
-  for (ssize_t n; (n = read(terminal, buffer, sizeof buffer)) > 0;) output.append(buffer, static_cast<size_t>(n));
+  for (ssize_t n; (n = read(terminal, buffer, sizeof buffer)) > 0;)
+    output.append(buffer, static_cast<size_t>(n));
   close(terminal);
   int status = 0;
   waitpid(child, &status, 0);
@@ -54,28 +55,34 @@ std::string on_terminal(unsigned short columns, const std::function<void()>& bod
 
 TEST_CASE("the bar shows everything where there is room") {
   CHECK(format_bar(kState, 140, false) ==
-        "1,234/12,000  [=>                    ]  10 %  loss 41.234  mlm 7.123  disc 0.6821  25.1 k tok/s  mfu 46 %  wait 1.2 %  "
+        "1,234/12,000  [=>                    ]  10 %  loss 41.234  mlm 7.123  disc 0.6821  25.1 k "
+        "tok/s  mfu 46 %  wait 1.2 %  "
         "312 MiB  eta 12:05");
 }
 
 TEST_CASE("a narrow bar leaves out what matters least and never exceeds its width") {
-  CHECK(format_bar(kState, 80, false) == "1,234/12,000  10 %  loss 41.234  mlm 7.123  disc 0.6821  25.1 k tok/s  eta 12:05");
+  CHECK(format_bar(kState, 80, false) ==
+        "1,234/12,000  10 %  loss 41.234  mlm 7.123  disc 0.6821  25.1 k tok/s  eta 12:05");
   CHECK(format_bar(kState, 50, false) == "1,234/12,000  loss 41.234  mlm 7.123  disc 0.6821");
   CHECK(format_bar(kState, 30, false) == "1,234/12,000  loss 41.234");
   CHECK(format_bar(kState, 25, false) == "1,234/12,000  loss 41.234");
   CHECK(format_bar(kState, 12, false) == "1,234/12,000");
   CHECK(format_bar(kState, 5, false) == "1,234");
-  for (int columns = 0; columns < 200; ++columns) CHECK(static_cast<int>(format_bar(kState, columns, false).size()) <= columns);
+  for (int columns = 0; columns < 200; ++columns)
+    CHECK(static_cast<int>(format_bar(kState, columns, false).size()) <= columns);
 }
 
 TEST_CASE("colour adds escape sequences and no columns") {
-  const std::string plain = format_bar(kState, 100, false), coloured = format_bar(kState, 100, true);
+  const std::string plain = format_bar(kState, 100, false),
+                    coloured = format_bar(kState, 100, true);
   CHECK(plain.find('\x1b') == std::string::npos);
   CHECK(coloured.find('\x1b') != std::string::npos);
   std::string stripped;
   for (size_t i = 0; i < coloured.size(); ++i) {
-    if (coloured[i] == '\x1b') i = coloured.find('m', i);
-    else stripped += coloured[i];
+    if (coloured[i] == '\x1b')
+      i = coloured.find('m', i);
+    else
+      stripped += coloured[i];
   }
   CHECK(stripped == plain);
 }
@@ -83,7 +90,8 @@ TEST_CASE("colour adds escape sequences and no columns") {
 TEST_CASE("the bar copes with what is not known yet and with the end") {
   ProgressState state{.step = 0, .train_steps = 5};
   CHECK(format_bar(state, 120, false) ==
-        "0/5  [                      ]  0 %  loss 0.000  mlm 0.000  disc 0.0000  0 tok/s  wait 0.0 %  0 MiB");
+        "0/5  [                      ]  0 %  loss 0.000  mlm 0.000  disc 0.0000  0 tok/s  wait 0.0 "
+        "%  0 MiB");
   state.step = 5;
   CHECK(format_bar(state, 120, false).find("[======================]  100 %") != std::string::npos);
   state.step = 7;  // train_steps lowered on resume
@@ -92,7 +100,8 @@ TEST_CASE("the bar copes with what is not known yet and with the end") {
 
 TEST_CASE("the line for logs carries the metrics' own names") {
   CHECK(format_line(kState) ==
-        "step 1234/12000  loss 41.2345  masked_lm_loss 7.1234  disc_loss 0.6821  25.1 k tok/s  mfu 45.6 %  data wait 1.2 %  memory "
+        "step 1234/12000  loss 41.2345  masked_lm_loss 7.1234  disc_loss 0.6821  25.1 k tok/s  mfu "
+        "45.6 %  data wait 1.2 %  memory "
         "312 MiB  eta 12:05");
 }
 
@@ -164,7 +173,9 @@ TEST_CASE("quiet shows nothing on a terminal") {
         }).empty());
 }
 
-TEST_CASE("the log file has every log step, also under a bar or when quiet, and the messages with their levels") {
+TEST_CASE(
+    "the log file has every log step, also under a bar or when quiet, and the messages with their "
+    "levels") {
   const test::TemporaryDirectory directory;
   const std::string path = directory / "log.txt";
   on_terminal(80, [&] {

@@ -15,7 +15,8 @@ using test::write_file;
 TEST_CASE("checkpoint names sort by step") {
   CHECK(checkpoint_name(1000) == "step-000001000");
   CHECK(checkpoint_step("step-000001000") == 1000);
-  for (const char* name : {"step-1000", "step-", "latest", "step-000001000.tmp", "step-00000100x"}) CHECK_FALSE(checkpoint_step(name));
+  for (const char* name : {"step-1000", "step-", "latest", "step-000001000.tmp", "step-00000100x"})
+    CHECK_FALSE(checkpoint_step(name));
 }
 
 TEST_CASE("a new run gets its directories, its parents and a lock") {
@@ -35,8 +36,10 @@ TEST_CASE("a run with checkpoints is only continued with --resume") {
     fs::create_directories(run.checkpoint(5));
   }
   CHECK_THROWS_AS(RunDirectory::create(path), ConfigError);
-  CHECK_THROWS_WITH(RunDirectory::create(path), "[run] expected a new directory, got '" + path +
-                                                    "', which holds a run; 'electra pretrain --resume " + path + "' continues it");
+  CHECK_THROWS_WITH(RunDirectory::create(path),
+                    "[run] expected a new directory, got '" + path +
+                        "', which holds a run; 'electra pretrain --resume " + path +
+                        "' continues it");
   CHECK_NOTHROW(RunDirectory::resume(path));
 }
 
@@ -60,11 +63,13 @@ TEST_CASE("a directory with something else in it is left alone") {
   const test::TemporaryDirectory directory;
   write_file(directory / "thesis.tex", "x");
   CHECK_THROWS_AS(RunDirectory::create(directory.path()), IoError);
-  CHECK_THROWS_WITH(RunDirectory::create(directory.path()), "[run] expected a new or empty directory, got '" + directory.path() +
-                                                                "', which holds other files ('thesis.tex')");
+  CHECK_THROWS_WITH(RunDirectory::create(directory.path()),
+                    "[run] expected a new or empty directory, got '" + directory.path() +
+                        "', which holds other files ('thesis.tex')");
   CHECK_FALSE(fs::exists(directory / ".lock"));
-  CHECK_THROWS_WITH(RunDirectory::create(directory / "thesis.tex"),
-                    "[run] expected a directory or nothing at '" + (directory / "thesis.tex") + "', got a file");
+  CHECK_THROWS_WITH(
+      RunDirectory::create(directory / "thesis.tex"),
+      "[run] expected a directory or nothing at '" + (directory / "thesis.tex") + "', got a file");
 }
 
 TEST_CASE("a place that cannot be written is an error") {
@@ -72,20 +77,24 @@ TEST_CASE("a place that cannot be written is an error") {
   const test::TemporaryDirectory directory;
   write_file(directory / "file", "x");
   CHECK_THROWS_WITH(RunDirectory::create(directory / "file/run"),
-                    "[run] expected to create the directory '" + (directory / "file/run") + "/checkpoints', got 'Not a directory'");
+                    "[run] expected to create the directory '" + (directory / "file/run") +
+                        "/checkpoints', got 'Not a directory'");
   if (geteuid() == 0) return;  // root writes everywhere
   fs::permissions(directory.path(), fs::perms::owner_read | fs::perms::owner_exec);
   CHECK_THROWS_WITH(RunDirectory::create(directory / "run"),
-                    "[run] expected to create the directory '" + (directory / "run") + "/checkpoints', got 'Permission denied'");
+                    "[run] expected to create the directory '" + (directory / "run") +
+                        "/checkpoints', got 'Permission denied'");
   fs::permissions(directory.path(), fs::perms::owner_all);
 }
 
 TEST_CASE("resume wants a run") {
   const test::TemporaryDirectory directory;
-  CHECK_THROWS_WITH(RunDirectory::resume(directory / "none"),
-                    "[run] expected the directory of a run, got '" + (directory / "none") + "', which is none");
+  CHECK_THROWS_WITH(
+      RunDirectory::resume(directory / "none"),
+      "[run] expected the directory of a run, got '" + (directory / "none") + "', which is none");
   CHECK_THROWS_WITH(RunDirectory::resume(directory.path()),
-                    "[run] expected the directory of a run, got '" + directory.path() + "', which has no config.resolved.yaml");
+                    "[run] expected the directory of a run, got '" + directory.path() +
+                        "', which has no config.resolved.yaml");
 }
 
 TEST_CASE("two processes do not write to one run") {
@@ -94,16 +103,14 @@ TEST_CASE("two processes do not write to one run") {
   {
     const RunDirectory run = RunDirectory::create(path);
     write_file(run.config(), "size: tiny\n");
-    const std::string expected =
-        "[run] expected a run nobody else writes to, got '" + path + "', which process " + std::to_string(getpid()) + " writes to";
+    const std::string expected = "[run] expected a run nobody else writes to, got '" + path +
+                                 "', which process " + std::to_string(getpid()) + " writes to";
     const pid_t child = fork();
     if (child == 0) {
       int status = 1;
       try {
         RunDirectory::resume(path);
-      } catch (const IoError& error) {
-        status = error.what() == expected ? 0 : 2;
-      }
+      } catch (const IoError& error) { status = error.what() == expected ? 0 : 2; }
       _exit(status);
     }
     int status = 0;

@@ -7,7 +7,8 @@ using namespace electra;
 namespace {
 
 // The original's: lr · (1 − step/T)^power · min(1, step/warmup), written out by hand below.
-const Schedule kGoogle{.learning_rate = 8, .train_steps = 10, .warmup_steps = 4, .power = 1, .first_step_zero = true};
+const Schedule kGoogle{
+    .learning_rate = 8, .train_steps = 10, .warmup_steps = 4, .power = 1, .first_step_zero = true};
 
 Schedule fixed() {
   Schedule schedule = kGoogle;
@@ -18,7 +19,8 @@ Schedule fixed() {
 }  // namespace
 
 TEST_CASE("the original's schedule warms up and decays at the same time and begins at zero") {
-  const double expected[] = {0, 8 * 0.9 * 0.25, 8 * 0.8 * 0.5, 8 * 0.7 * 0.75, 8 * 0.6, 8 * 0.5, 8 * 0.4, 8 * 0.3, 8 * 0.2, 8 * 0.1};
+  const double expected[] = {0,       8 * 0.9 * 0.25, 8 * 0.8 * 0.5, 8 * 0.7 * 0.75, 8 * 0.6,
+                             8 * 0.5, 8 * 0.4,        8 * 0.3,       8 * 0.2,        8 * 0.1};
   for (int step = 0; step < 10; ++step) {
     INFO("step " << step);
     CHECK(learning_rate(kGoogle, step) == Approx(expected[step]).margin(1e-15));

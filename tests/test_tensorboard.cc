@@ -19,7 +19,8 @@ std::string hex(const std::string& bytes) {
 
 uint64_t length_at(const std::string& bytes, size_t offset) {
   uint64_t length = 0;
-  for (int i = 7; i >= 0; --i) length = length << 8 | static_cast<unsigned char>(bytes.at(offset + static_cast<size_t>(i)));
+  for (int i = 7; i >= 0; --i)
+    length = length << 8 | static_cast<unsigned char>(bytes.at(offset + static_cast<size_t>(i)));
   return length;
 }
 
@@ -33,17 +34,20 @@ TEST_CASE("the header record is TensorFlow's, byte for byte") {
 
 TEST_CASE("a scalar record is TensorFlow's, byte for byte") {
   CHECK(hex(tensorboard_scalar(1700000001.0, 10, {"train/loss", 1.5})) ==
-        "200000000000000029eda9500900004040fc54d941100a2a130a110a0a747261696e2f6c6f7373150000c03f3fddc379");
+        "200000000000000029eda9500900004040fc54d941100a2a130a110a0a747261696e2f6c6f7373150000c03f3f"
+        "ddc379");
 }
 
 TEST_CASE("steps beyond seven bits take more bytes") {
-  const std::string small = tensorboard_scalar(0, 127, {"x", 0}), large = tensorboard_scalar(0, 128, {"x", 0});
+  const std::string small = tensorboard_scalar(0, 127, {"x", 0}),
+                    large = tensorboard_scalar(0, 128, {"x", 0});
   CHECK(large.size() == small.size() + 1);
   CHECK(hex(large).find("108001") != std::string::npos);
 }
 
 TEST_CASE("the file name is the one TensorBoard looks for") {
-  CHECK(tensorboard_file_name(1700000000, "host", 42) == "events.out.tfevents.1700000000.host.42.0");
+  CHECK(tensorboard_file_name(1700000000, "host", 42) ==
+        "events.out.tfevents.1700000000.host.42.0");
   CHECK(tensorboard_file_name(5, "h", 1) == "events.out.tfevents.0000000005.h.1.0");
 }
 

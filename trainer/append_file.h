@@ -1,4 +1,5 @@
-// A file that is only ever appended to, each write reaching the operating system before the call returns.
+// A file that is only ever appended to, each write reaching the operating system before the call
+// returns.
 #pragma once
 #include <cstdio>
 #include <memory>
@@ -14,7 +15,9 @@ class AppendFile {
   const std::string& path() const { return path_; }
 
  private:
-  struct Close { void operator()(std::FILE* file) const; };
+  struct Close {
+    void operator()(std::FILE* file) const;
+  };
   std::string path_;
   std::unique_ptr<std::FILE, Close> file_;
 };

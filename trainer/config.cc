@@ -24,8 +24,9 @@ namespace electra {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr int64_t kMaxInteger = int64_t{1} << 53;  // survives JSON readers that store every number as a double
-constexpr int64_t kMaxSize = int64_t{1} << 24;     // of one axis of the model or the batch
+constexpr int64_t kMaxInteger = int64_t{1}
+                                << 53;  // survives JSON readers that store every number as a double
+constexpr int64_t kMaxSize = int64_t{1} << 24;  // of one axis of the model or the batch
 
 std::optional<int64_t> parse_integer(std::string_view text) {
   int64_t value = 0;
@@ -37,7 +38,8 @@ std::optional<int64_t> parse_integer(std::string_view text) {
 std::optional<double> parse_decimal(std::string_view text) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) return std::nullopt;
+  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value))
+    return std::nullopt;
   return value;
 }
 
@@ -45,7 +47,8 @@ std::optional<double> parse_decimal(std::string_view text) {
 std::optional<double> parse_real(std::string_view text) {
   const size_t slash = text.find('/');
   if (slash == std::string_view::npos) return parse_decimal(text);
-  const auto above = parse_decimal(text.substr(0, slash)), below = parse_decimal(text.substr(slash + 1));
+  const auto above = parse_decimal(text.substr(0, slash)),
+             below = parse_decimal(text.substr(slash + 1));
   if (!above || !below || *below == 0) return std::nullopt;
   return *above / *below;
 }
@@ -60,19 +63,27 @@ std::optional<bool> parse_flag(std::string_view text) {
 struct Range {
   double low = -kInfinity, high = kInfinity;
   bool low_open = false, high_open = false;
-  bool contains(double x) const { return (low_open ? x > low : x >= low) && (high_open ? x < high : x <= high); }
+  bool contains(double x) const {
+    return (low_open ? x > low : x >= low) && (high_open ? x < high : x <= high);
+  }
   std::string text(const char* noun) const {
     if (std::isinf(low) && std::isinf(high)) return noun;
-    if (std::isinf(high)) return fmt::format("{} {} {}", noun, low_open ? "above" : "of at least", low);
-    return fmt::format("{} in {}{}, {}{}", noun, low_open ? '(' : '[', low, high, high_open ? ')' : ']');
+    if (std::isinf(high))
+      return fmt::format("{} {} {}", noun, low_open ? "above" : "of at least", low);
+    return fmt::format("{} in {}{}, {}{}", noun, low_open ? '(' : '[', low, high,
+                       high_open ? ')' : ']');
   }
 };
 
 constexpr Range at_least(double low) { return {.low = low}; }
 constexpr Range above(double low) { return {.low = low, .low_open = true}; }
 constexpr Range up_to(double low, double high) { return {.low = low, .high = high}; }
-constexpr Range above_up_to(double low, double high) { return {.low = low, .high = high, .low_open = true}; }
-constexpr Range below(double low, double high) { return {.low = low, .high = high, .high_open = true}; }
+constexpr Range above_up_to(double low, double high) {
+  return {.low = low, .high = high, .low_open = true};
+}
+constexpr Range below(double low, double high) {
+  return {.low = low, .high = high, .high_open = true};
+}
 
 enum class OnResume { fixed, may_change };
 enum class Fallback { builtin, none };  // none: a preset or the file must give the value
@@ -91,14 +102,21 @@ template <class T> const T& value_of(const PretrainConfig& config, Field<T> fiel
   return field(const_cast<PretrainConfig&>(config));
 }
 
-Key integer(const char* name, Field<int64_t> field, Range range, Fallback fallback, OnResume on_resume, const char* doc) {
+Key integer(const char* name, Field<int64_t> field, Range range, Fallback fallback,
+            OnResume on_resume, const char* doc) {
   const auto set = [=](PretrainConfig& config, std::string_view text) {
     const auto value = parse_integer(text);
-    if (!value || !range.contains(static_cast<double>(*value)) || *value > kMaxInteger) return false;
+    if (!value || !range.contains(static_cast<double>(*value)) || *value > kMaxInteger)
+      return false;
     field(config) = *value;
     return true;
   };
-  return {name, doc, range.text("an integer"), on_resume, fallback, set,
+  return {name,
+          doc,
+          range.text("an integer"),
+          on_resume,
+          fallback,
+          set,
           [=](const PretrainConfig& config) { return fmt::format("{}", value_of(config, field)); }};
 }
 
@@ -109,7 +127,12 @@ Key real(const char* name, Field<double> field, Range range, Fallback fallback, 
     field(config) = *value;
     return true;
   };
-  return {name, doc, range.text("a number"), OnResume::fixed, fallback, set,
+  return {name,
+          doc,
+          range.text("a number"),
+          OnResume::fixed,
+          fallback,
+          set,
           [=](const PretrainConfig& config) { return fmt::format("{}", value_of(config, field)); }};
 }
 
@@ -119,7 +142,12 @@ Key flag(const char* name, Field<bool> field, OnResume on_resume, const char* do
     if (value) field(config) = *value;
     return value.has_value();
   };
-  return {name, doc, "true or false", on_resume, Fallback::builtin, set,
+  return {name,
+          doc,
+          "true or false",
+          on_resume,
+          Fallback::builtin,
+          set,
           [=](const PretrainConfig& config) { return value_of(config, field) ? "true" : "false"; }};
 }
 
@@ -131,8 +159,15 @@ Key choice(const char* name, Field<Enum> field, std::vector<std::string> names, 
     if (found != names.end()) field(config) = static_cast<Enum>(found - names.begin());
     return found != names.end();
   };
-  return {name, doc, fmt::format("one of {}", fmt::join(names, ", ")), OnResume::fixed, Fallback::builtin, set,
-          [=](const PretrainConfig& config) { return names[static_cast<size_t>(value_of(config, field))]; }};
+  return {name,
+          doc,
+          fmt::format("one of {}", fmt::join(names, ", ")),
+          OnResume::fixed,
+          Fallback::builtin,
+          set,
+          [=](const PretrainConfig& config) {
+            return names[static_cast<size_t>(value_of(config, field))];
+          }};
 }
 
 // YAML's double-quoted form; paths hold no control characters worth keeping readable.
@@ -152,13 +187,16 @@ Key path(const char* name, Field<std::string> field, OnResume on_resume, const c
   const auto set = [=](PretrainConfig& config, std::string_view text) {
     field(config).clear();
     if (text.empty()) return true;
-    std::filesystem::path absolute = std::filesystem::absolute(std::string(text)).lexically_normal();
+    std::filesystem::path absolute =
+        std::filesystem::absolute(std::string(text)).lexically_normal();
     if (!absolute.has_filename()) absolute = absolute.parent_path();
     field(config) = absolute.string();
     return true;
   };
-  return {name, doc, "a path", on_resume, Fallback::builtin, set,
-          [=](const PretrainConfig& config) { return yaml_string(value_of(config, field)); }};
+  return {
+      name, doc, "a path", on_resume, Fallback::builtin, set, [=](const PretrainConfig& config) {
+        return yaml_string(value_of(config, field));
+      }};
 }
 
 Key size_name(const char* name, Field<std::string> field, const char* doc) {
@@ -169,7 +207,12 @@ Key size_name(const char* name, Field<std::string> field, const char* doc) {
     field(config) = text;
     return std::find(names.begin(), names.end(), text) != names.end();
   };
-  return {name, doc, fmt::format("one of {}", fmt::join(names, ", ")), OnResume::fixed, Fallback::builtin, set,
+  return {name,
+          doc,
+          fmt::format("one of {}", fmt::join(names, ", ")),
+          OnResume::fixed,
+          Fallback::builtin,
+          set,
           [=](const PretrainConfig& config) { return value_of(config, field); }};
 }
 
@@ -182,7 +225,8 @@ Key unless_zero(Key key) {
   return key;
 }
 
-#define ELECTRA_FIELD(member) [](PretrainConfig& c) -> auto& { return c.member; }
+#define ELECTRA_FIELD(member) \
+  [](PretrainConfig & c) -> auto& { return c.member; }
 
 std::vector<Key> make_table() {
   using enum OnResume;
@@ -190,31 +234,35 @@ std::vector<Key> make_table() {
   const Range size = up_to(1, static_cast<double>(kMaxSize));
   const std::vector<std::string> recipes = {"fixed", "google"};
   return {
-      size_name("size", ELECTRA_FIELD(size), "preset that every key not given comes from; custom: none, give them all"),
-      choice<Recipe>("compat", ELECTRA_FIELD(compat), recipes,
-                     "defaults of masking.replacement, schedule.first_step_zero, optimizer.bias_correction, "
-                     "examples.overflow, finetune.layer_decay and metrics.auc_padding"),
+      size_name("size", ELECTRA_FIELD(size),
+                "preset that every key not given comes from; custom: none, give them all"),
+      choice<Recipe>(
+          "compat", ELECTRA_FIELD(compat), recipes,
+          "defaults of masking.replacement, schedule.first_step_zero, optimizer.bias_correction, "
+          "examples.overflow, finetune.layer_decay and metrics.auc_padding"),
 
       integer("vocab_size", ELECTRA_FIELD(model.vocab_size), size, given, fixed,
               "entries of the vocabulary; a run takes that of its data"),
       integer("embedding_size", ELECTRA_FIELD(model.embedding_size), size, given, fixed,
               "width of the shared embeddings; projected where the hidden size differs"),
-      integer("hidden_size", ELECTRA_FIELD(model.discriminator.hidden_size), size, given, fixed, "width of the discriminator"),
-      integer("num_layers", ELECTRA_FIELD(model.discriminator.num_layers), up_to(1, 1024), given, fixed,
-              "layers of the discriminator"),
-      integer("num_heads", ELECTRA_FIELD(model.discriminator.num_heads), up_to(1, 1024), given, fixed,
-              "attention heads of the discriminator; a divisor of hidden_size"),
-      integer("intermediate_size", ELECTRA_FIELD(model.discriminator.intermediate_size), size, given, fixed,
-              "width of the discriminator's feed-forward layers"),
-      integer("max_position_embeddings", ELECTRA_FIELD(model.max_position_embeddings), size, given, fixed,
-              "longest sequence the model has positions for"),
-      real("hidden_dropout", ELECTRA_FIELD(model.hidden_dropout), below(0, 1), given, "probability of dropping an activation"),
+      integer("hidden_size", ELECTRA_FIELD(model.discriminator.hidden_size), size, given, fixed,
+              "width of the discriminator"),
+      integer("num_layers", ELECTRA_FIELD(model.discriminator.num_layers), up_to(1, 1024), given,
+              fixed, "layers of the discriminator"),
+      integer("num_heads", ELECTRA_FIELD(model.discriminator.num_heads), up_to(1, 1024), given,
+              fixed, "attention heads of the discriminator; a divisor of hidden_size"),
+      integer("intermediate_size", ELECTRA_FIELD(model.discriminator.intermediate_size), size,
+              given, fixed, "width of the discriminator's feed-forward layers"),
+      integer("max_position_embeddings", ELECTRA_FIELD(model.max_position_embeddings), size, given,
+              fixed, "longest sequence the model has positions for"),
+      real("hidden_dropout", ELECTRA_FIELD(model.hidden_dropout), below(0, 1), given,
+           "probability of dropping an activation"),
       real("attention_dropout", ELECTRA_FIELD(model.attention_dropout), below(0, 1), given,
            "probability of dropping an attention weight"),
-      real("generator.width_fraction", ELECTRA_FIELD(generator.width_fraction), above_up_to(0, 1), given,
-           "width of the generator as a fraction of hidden_size, such as 1/4"),
-      real("generator.layers_fraction", ELECTRA_FIELD(generator.layers_fraction), above_up_to(0, 1), builtin,
-           "layers of the generator as a fraction of num_layers"),
+      real("generator.width_fraction", ELECTRA_FIELD(generator.width_fraction), above_up_to(0, 1),
+           given, "width of the generator as a fraction of hidden_size, such as 1/4"),
+      real("generator.layers_fraction", ELECTRA_FIELD(generator.layers_fraction), above_up_to(0, 1),
+           builtin, "layers of the generator as a fraction of num_layers"),
 
       flag("electra_objective", ELECTRA_FIELD(model.electra_objective), fixed,
            "false: masked-LM training of the full-size encoder, no discriminator"),
@@ -224,60 +272,80 @@ std::vector<Key> make_table() {
            "false: the discriminator's own encoder, run on the masked input, is the generator"),
       flag("untied_generator_embeddings", ELECTRA_FIELD(model.untied_generator_embeddings), fixed,
            "the generator has embeddings of its own, as wide as its hidden layer"),
-      flag("disallow_correct", ELECTRA_FIELD(model.disallow_correct), fixed, "never sample the original token"),
-      real("gen_weight", ELECTRA_FIELD(model.gen_weight), at_least(0), builtin, "weight of the masked-LM loss"),
-      real("disc_weight", ELECTRA_FIELD(model.disc_weight), at_least(0), builtin, "weight of the replaced-token loss"),
-      real("temperature", ELECTRA_FIELD(model.temperature), above(0), builtin, "divides the generator's logits for sampling only"),
+      flag("disallow_correct", ELECTRA_FIELD(model.disallow_correct), fixed,
+           "never sample the original token"),
+      real("gen_weight", ELECTRA_FIELD(model.gen_weight), at_least(0), builtin,
+           "weight of the masked-LM loss"),
+      real("disc_weight", ELECTRA_FIELD(model.disc_weight), at_least(0), builtin,
+           "weight of the replaced-token loss"),
+      real("temperature", ELECTRA_FIELD(model.temperature), above(0), builtin,
+           "divides the generator's logits for sampling only"),
 
       path("data", ELECTRA_FIELD(data), fixed, "directory that 'electra data build' wrote"),
       path("run", ELECTRA_FIELD(run), may_change, "directory the run writes to"),
-      integer("seq_len", ELECTRA_FIELD(seq_len), size, given, fixed, "tokens of an example, [CLS] and [SEP] included"),
-      real("mask_prob", ELECTRA_FIELD(mask_prob), {.low = 0, .high = 1, .low_open = true, .high_open = true}, given,
+      integer("seq_len", ELECTRA_FIELD(seq_len), size, given, fixed,
+              "tokens of an example, [CLS] and [SEP] included"),
+      real("mask_prob", ELECTRA_FIELD(mask_prob),
+           {.low = 0, .high = 1, .low_open = true, .high_open = true}, given,
            "share of the tokens that are masked"),
       unless_zero(integer("batch.sequences", ELECTRA_FIELD(batch.sequences), size, builtin, fixed,
                           "sequences a step, over all micro-batches; or give batch.tokens")),
-      unless_zero(integer("batch.tokens", ELECTRA_FIELD(batch.tokens), size, builtin, fixed,
-                          "tokens a step, filled with as many sequences as fit; or give batch.sequences")),
+      unless_zero(
+          integer("batch.tokens", ELECTRA_FIELD(batch.tokens), size, builtin, fixed,
+                  "tokens a step, filled with as many sequences as fit; or give batch.sequences")),
       integer("batch.accumulate", ELECTRA_FIELD(batch.accumulate), up_to(1, 65536), builtin, fixed,
               "micro-batches a step, whose gradients are added: less memory, the same step"),
       flag("masking.replacement", ELECTRA_FIELD(masking.replacement), fixed,
            "draw masked positions with replacement, as the original does (7 % of them collide)"),
-      choice<Recipe>("examples.overflow", ELECTRA_FIELD(examples.overflow), recipes,
-                     "what overflows an example starts the next one (fixed) or is thrown away (google)"),
+      choice<Recipe>(
+          "examples.overflow", ELECTRA_FIELD(examples.overflow), recipes,
+          "what overflows an example starts the next one (fixed) or is thrown away (google)"),
 
-      integer("train_steps", ELECTRA_FIELD(train_steps), at_least(1), given, may_change, "optimizer steps of the whole run"),
+      integer("train_steps", ELECTRA_FIELD(train_steps), at_least(1), given, may_change,
+              "optimizer steps of the whole run"),
       integer("warmup_steps", ELECTRA_FIELD(warmup_steps), at_least(0), given, fixed,
               "steps over which the learning rate rises from zero"),
-      integer("log_steps", ELECTRA_FIELD(log_steps), at_least(1), builtin, may_change, "steps from one train line to the next"),
-      integer("eval_steps", ELECTRA_FIELD(eval_steps), at_least(1), builtin, may_change, "steps from one evaluation to the next"),
+      integer("log_steps", ELECTRA_FIELD(log_steps), at_least(1), builtin, may_change,
+              "steps from one train line to the next"),
+      integer("eval_steps", ELECTRA_FIELD(eval_steps), at_least(1), builtin, may_change,
+              "steps from one evaluation to the next"),
       integer("eval.batches", ELECTRA_FIELD(eval.batches), at_least(1), builtin, may_change,
               "held-out batches an evaluation, at most all there are"),
       integer("checkpoint_steps", ELECTRA_FIELD(checkpoint_steps), at_least(1), builtin, may_change,
               "steps from one checkpoint to the next"),
-      integer("checkpoint.keep", ELECTRA_FIELD(checkpoint.keep), at_least(1), builtin, may_change, "newest checkpoints kept"),
+      integer("checkpoint.keep", ELECTRA_FIELD(checkpoint.keep), at_least(1), builtin, may_change,
+              "newest checkpoints kept"),
       flag("checkpoint.keep_best", ELECTRA_FIELD(checkpoint.keep_best), may_change,
            "also keep the checkpoint with the lowest held-out loss"),
-      integer("seed", ELECTRA_FIELD(seed), at_least(0), builtin, fixed, "of initialisation, data order, masks, samples and dropout"),
-      choice<Precision>("precision", ELECTRA_FIELD(precision), {"fp32", "bf16"}, "storage of activations and working weights"),
+      integer("seed", ELECTRA_FIELD(seed), at_least(0), builtin, fixed,
+              "of initialisation, data order, masks, samples and dropout"),
+      choice<Precision>("precision", ELECTRA_FIELD(precision), {"fp32", "bf16"},
+                        "storage of activations and working weights"),
       choice<Recompute>("recompute", ELECTRA_FIELD(recompute), {"none", "gelu", "layers"},
                         "what backward computes again instead of keeping it"),
 
-      real("optimizer.learning_rate", ELECTRA_FIELD(optimizer.learning_rate), at_least(0), given, "peak learning rate"),
+      real("optimizer.learning_rate", ELECTRA_FIELD(optimizer.learning_rate), at_least(0), given,
+           "peak learning rate"),
       real("optimizer.weight_decay", ELECTRA_FIELD(optimizer.weight_decay), at_least(0), builtin,
            "decoupled; not on biases and LayerNorm"),
-      real("optimizer.beta1", ELECTRA_FIELD(optimizer.beta1), below(0, 1), builtin, "decay of the first moment"),
-      real("optimizer.beta2", ELECTRA_FIELD(optimizer.beta2), below(0, 1), builtin, "decay of the second moment"),
-      real("optimizer.eps", ELECTRA_FIELD(optimizer.eps), above(0), builtin, "added to the root of the second moment"),
+      real("optimizer.beta1", ELECTRA_FIELD(optimizer.beta1), below(0, 1), builtin,
+           "decay of the first moment"),
+      real("optimizer.beta2", ELECTRA_FIELD(optimizer.beta2), below(0, 1), builtin,
+           "decay of the second moment"),
+      real("optimizer.eps", ELECTRA_FIELD(optimizer.eps), above(0), builtin,
+           "added to the root of the second moment"),
       real("optimizer.clip_norm", ELECTRA_FIELD(optimizer.clip_norm), above(0), builtin,
            "largest norm of the whole gradient; longer ones are scaled down"),
       flag("optimizer.bias_correction", ELECTRA_FIELD(optimizer.bias_correction), fixed,
            "divide the moments by 1 - beta^step; the original does not"),
-      flag("schedule.first_step_zero", ELECTRA_FIELD(schedule.first_step_zero), fixed,
-           "count steps from 0, so that the first update has learning rate 0, as the original does"),
+      flag(
+          "schedule.first_step_zero", ELECTRA_FIELD(schedule.first_step_zero), fixed,
+          "count steps from 0, so that the first update has learning rate 0, as the original does"),
       real("schedule.power", ELECTRA_FIELD(schedule.power), at_least(0), builtin,
            "of the polynomial decay to zero; 1: linear, 0: constant"),
       choice<Recipe>("finetune.layer_decay", ELECTRA_FIELD(finetune.layer_decay), recipes,
-                     "layer-wise learning rates: the top layer at full rate (fixed) or two decays below (google)"),
+                     "layer-wise learning rates: the top layer at full rate (fixed) or two decays "
+                     "below (google)"),
       flag("metrics.auc_padding", ELECTRA_FIELD(metrics.auc_padding), fixed,
            "count padding as certain negatives in disc_auc, as the original does"),
   };
@@ -306,9 +374,11 @@ struct Deviation {
 constexpr Deviation kDeviations[] = {
     {"masking.replacement", "false", "true", "masked positions are drawn with replacement"},
     {"schedule.first_step_zero", "false", "true", "the first update has learning rate 0"},
-    {"optimizer.bias_correction", "false", "false", "Adam's moments are not corrected for their start at zero"},
+    {"optimizer.bias_correction", "false", "false",
+     "Adam's moments are not corrected for their start at zero"},
     {"examples.overflow", "fixed", "google", "what overflows an example is thrown away"},
-    {"finetune.layer_decay", "fixed", "google", "the top layer is fine-tuned two decays below the head"},
+    {"finetune.layer_decay", "fixed", "google",
+     "the top layer is fine-tuned two decays below the head"},
     {"metrics.auc_padding", "false", "true", "disc_auc counts padding as certain negatives"},
 };
 
@@ -336,13 +406,16 @@ Settings settings_of(const std::vector<std::string>& overrides) {
     const size_t equals = override.find('=');
     if (equals == std::string::npos || equals == 0)
       throw ConfigError("command line", fmt::format("expected key=value, got '{}'", override));
-    settings.push_back({override.substr(0, equals), override.substr(equals + 1), {Origin::Layer::command_line, "command line"}});
+    settings.push_back({override.substr(0, equals),
+                        override.substr(equals + 1),
+                        {Origin::Layer::command_line, "command line"}});
   }
   return settings;
 }
 
 const Setting* find_last(const Settings& settings, std::string_view key) {
-  const auto found = std::find_if(settings.rbegin(), settings.rend(), [&](const Setting& s) { return s.key == key; });
+  const auto found = std::find_if(settings.rbegin(), settings.rend(),
+                                  [&](const Setting& s) { return s.key == key; });
   return found == settings.rend() ? nullptr : &*found;
 }
 
@@ -353,14 +426,16 @@ void apply(const Setting& setting, ResolvedConfig& resolved) {
     names.push_back(key.name);
     if (key.name != setting.key) continue;
     if (!key.set(resolved.config, setting.value))
-      throw key_error(setting.origin, key.name, fmt::format("expected {}, got '{}'", key.expected, setting.value));
+      throw key_error(setting.origin, key.name,
+                      fmt::format("expected {}, got '{}'", key.expected, setting.value));
     resolved.origins[i] = setting.origin;
     return;
   }
   const std::string near = nearest(setting.key, names);
-  throw ConfigError(setting.origin.text, fmt::format("expected a configuration key, got '{}'{}", setting.key,
-                                                     near.empty() ? "; 'electra config list' shows them"
-                                                                  : fmt::format("; did you mean '{}'?", near)));
+  throw ConfigError(setting.origin.text,
+                    fmt::format("expected a configuration key, got '{}'{}", setting.key,
+                                near.empty() ? "; 'electra config list' shows them"
+                                             : fmt::format("; did you mean '{}'?", near)));
 }
 
 // One of batch.sequences and batch.tokens is in force: the one of the highest layer.
@@ -368,7 +443,8 @@ void apply_layer(const Settings& settings, ResolvedConfig& resolved) {
   const Setting* sequences = find_last(settings, "batch.sequences");
   const Setting* tokens = find_last(settings, "batch.tokens");
   if (sequences && tokens)
-    throw key_error(tokens->origin, "batch.tokens", "expected either batch.sequences or batch.tokens, got both");
+    throw key_error(tokens->origin, "batch.tokens",
+                    "expected either batch.sequences or batch.tokens, got both");
   if (tokens) {
     resolved.config.batch.sequences = 0;
     resolved.origins[index_of("batch.sequences")] = tokens->origin;
@@ -392,11 +468,17 @@ void apply_compat(ResolvedConfig& resolved) {
 
 void check_complete(const ResolvedConfig& resolved, const std::string& name) {
   const auto missing = [&](std::string_view key) {
-    return ConfigError(name, fmt::format("{}: expected a value, got none; 'size: small' would take it from a preset", key));
+    return ConfigError(
+        name,
+        fmt::format("{}: expected a value, got none; 'size: small' would take it from a preset",
+                    key));
   };
   for (size_t i = 0; i < table().size(); ++i)
-    if (table()[i].fallback == Fallback::none && resolved.origins[i].layer == Origin::Layer::builtin) throw missing(table()[i].name);
-  if (resolved.config.batch.sequences == 0 && resolved.config.batch.tokens == 0) throw missing("batch.sequences");
+    if (table()[i].fallback == Fallback::none &&
+        resolved.origins[i].layer == Origin::Layer::builtin)
+      throw missing(table()[i].name);
+  if (resolved.config.batch.sequences == 0 && resolved.config.batch.tokens == 0)
+    throw missing("batch.sequences");
 }
 
 // The options that make the generator as large as the discriminator take its sizes.
@@ -405,9 +487,11 @@ void derive_generator(ResolvedConfig& resolved) {
   c.model.generator = c.model.discriminator;
   if (!c.model.electra_objective || !c.model.untied_generator) return;
   try {
-    c.model.generator = generator_of(c.model.discriminator, c.generator.width_fraction, c.generator.layers_fraction);
+    c.model.generator = generator_of(c.model.discriminator, c.generator.width_fraction,
+                                     c.generator.layers_fraction);
   } catch (const ConfigError& error) {
-    // "[generator.width_fraction] expected …" becomes "[my.yaml:9] generator.width_fraction: expected …"
+    // "[generator.width_fraction] expected …" becomes "[my.yaml:9] generator.width_fraction:
+    // expected …"
     const std::string message = error.what();
     const size_t end = message.find("] ");
     const std::string key = message.substr(1, end - 1);
@@ -417,25 +501,34 @@ void derive_generator(ResolvedConfig& resolved) {
 
 void check(const ResolvedConfig& resolved) {
   const PretrainConfig& c = resolved.config;
-  const auto fail = [&](std::string_view key, const std::string& what) -> void { throw key_error(resolved.origin(key), key, what); };
+  const auto fail = [&](std::string_view key, const std::string& what) -> void {
+    throw key_error(resolved.origin(key), key, what);
+  };
   if (c.precision == Precision::bf16)
-    fail("precision", "expected fp32, got bf16; bf16 training is not available in this build on the CPU");
+    fail("precision",
+         "expected fp32, got bf16; bf16 training is not available in this build on the CPU");
   const EncoderConfig& d = c.model.discriminator;
   if (d.hidden_size % d.num_heads != 0)
-    fail("num_heads", fmt::format("expected a divisor of hidden_size {}, got {}", d.hidden_size, d.num_heads));
+    fail("num_heads",
+         fmt::format("expected a divisor of hidden_size {}, got {}", d.hidden_size, d.num_heads));
   if (c.seq_len > c.model.max_position_embeddings)
-    fail("seq_len", fmt::format("expected at most max_position_embeddings ({}), got {}", c.model.max_position_embeddings, c.seq_len));
+    fail("seq_len", fmt::format("expected at most max_position_embeddings ({}), got {}",
+                                c.model.max_position_embeddings, c.seq_len));
   // [CLS], one token and [SEP], with one of them to mask.
   if (c.seq_len < 3) fail("seq_len", fmt::format("expected at least 3, got {}", c.seq_len));
   if (c.max_predictions() < 1)
-    fail("mask_prob", fmt::format("expected enough to mask one of {} tokens, got {}", c.seq_len, c.mask_prob));
+    fail("mask_prob",
+         fmt::format("expected enough to mask one of {} tokens, got {}", c.seq_len, c.mask_prob));
   const int64_t n = c.batch.accumulate;
   if (c.batch.sequences % n != 0)
-    fail("batch.accumulate", fmt::format("expected a divisor of batch.sequences {}, got {}", c.batch.sequences, n));
+    fail("batch.accumulate",
+         fmt::format("expected a divisor of batch.sequences {}, got {}", c.batch.sequences, n));
   if (c.batch.tokens % n != 0)
-    fail("batch.accumulate", fmt::format("expected a divisor of batch.tokens {}, got {}", c.batch.tokens, n));
+    fail("batch.accumulate",
+         fmt::format("expected a divisor of batch.tokens {}, got {}", c.batch.tokens, n));
   if (c.batch.tokens > 0 && c.batch.tokens / n < c.seq_len)
-    fail("batch.tokens", fmt::format("expected at least seq_len × batch.accumulate ({}), got {}", c.seq_len * n, c.batch.tokens));
+    fail("batch.tokens", fmt::format("expected at least seq_len × batch.accumulate ({}), got {}",
+                                     c.seq_len * n, c.batch.tokens));
   validate(c.model);
 }
 
@@ -452,28 +545,34 @@ Settings preset_settings(const Preset& preset) {
 void collect_warnings(ResolvedConfig& resolved) {
   const PretrainConfig& c = resolved.config;
   if (c.warmup_steps > c.train_steps)
-    resolved.warnings.push_back(fmt::format("warmup_steps ({}) exceeds train_steps ({}): the learning rate never reaches {}",
-                                            c.warmup_steps, c.train_steps, c.optimizer.learning_rate));
+    resolved.warnings.push_back(fmt::format(
+        "warmup_steps ({}) exceeds train_steps ({}): the learning rate never reaches {}",
+        c.warmup_steps, c.train_steps, c.optimizer.learning_rate));
   const Preset* preset = find_preset(c.size);
   if (!preset) return;
   const Settings settings = preset_settings(*preset);
   const Setting* rate = find_last(settings, "optimizer.learning_rate");
   const double usual = rate ? parse_real(rate->value).value_or(kInfinity) : kInfinity;
   if (c.optimizer.learning_rate > usual)
-    resolved.warnings.push_back(fmt::format("optimizer.learning_rate {} is above {}, that of size {}: training may diverge",
-                                            c.optimizer.learning_rate, usual, c.size));
+    resolved.warnings.push_back(
+        fmt::format("optimizer.learning_rate {} is above {}, that of size {}: training may diverge",
+                    c.optimizer.learning_rate, usual, c.size));
 }
 
-ResolvedConfig resolve(const Settings& file, const std::string& name, const Settings& command_line, bool is_preset) {
+ResolvedConfig resolve(const Settings& file, const std::string& name, const Settings& command_line,
+                       bool is_preset) {
   ResolvedConfig resolved;
   resolved.origins.resize(table().size());
   const Setting* size = find_last(command_line, "size");
   if (is_preset && size)
-    throw key_error(size->origin, "size", fmt::format("expected the size of {} itself, got '{}'; name the preset instead", name, size->value));
+    throw key_error(size->origin, "size",
+                    fmt::format("expected the size of {} itself, got '{}'; name the preset instead",
+                                name, size->value));
   if (!size) size = find_last(file, "size");
   if (size && !is_preset) {
     apply(*size, resolved);
-    if (const Preset* base = find_preset(size->value)) apply_layer(preset_settings(*base), resolved);
+    if (const Preset* base = find_preset(size->value))
+      apply_layer(preset_settings(*base), resolved);
   }
   apply_layer(file, resolved);
   apply_layer(command_line, resolved);
@@ -488,13 +587,14 @@ ResolvedConfig resolve(const Settings& file, const std::string& name, const Sett
 std::string read_file(const std::string& file) {
   std::error_code ignored;
   if (std::filesystem::is_directory(file, ignored))
-    throw IoError("configuration", fmt::format("expected a file or a preset, got the directory '{}'", file));
+    throw IoError("configuration",
+                  fmt::format("expected a file or a preset, got the directory '{}'", file));
   std::ifstream in(file, std::ios::binary);
   if (!in) {
     std::vector<std::string> names;
     for (const Preset& preset : presets()) names.push_back(preset.name);
-    throw IoError("configuration", fmt::format("expected a file or a preset ({}), got '{}' ({})", fmt::join(names, ", "), file,
-                                               std::strerror(errno)));
+    throw IoError("configuration", fmt::format("expected a file or a preset ({}), got '{}' ({})",
+                                               fmt::join(names, ", "), file, std::strerror(errno)));
   }
   return {std::istreambuf_iterator<char>(in), {}};
 }
@@ -505,9 +605,13 @@ int64_t PretrainConfig::max_predictions() const {
   return static_cast<int64_t>((mask_prob + 0.005) * static_cast<double>(seq_len));
 }
 
-int64_t PretrainConfig::tokens_per_step() const { return batch.tokens > 0 ? batch.tokens : batch.sequences * seq_len; }
+int64_t PretrainConfig::tokens_per_step() const {
+  return batch.tokens > 0 ? batch.tokens : batch.sequences * seq_len;
+}
 
-int64_t PretrainConfig::tokens_per_micro_batch() const { return tokens_per_step() / batch.accumulate; }
+int64_t PretrainConfig::tokens_per_micro_batch() const {
+  return tokens_per_step() / batch.accumulate;
+}
 
 int64_t PretrainConfig::sequences_per_micro_batch() const {
   if (batch.sequences > 0) return batch.sequences / batch.accumulate;
@@ -522,7 +626,8 @@ const std::vector<KeyInfo>& config_keys() {
     const PretrainConfig defaults;
     for (const Key& key : table()) {
       const std::string value = key.fallback == Fallback::none ? "" : key.get(defaults);
-      infos.push_back({key.name, key.expected, value.empty() ? "-" : value, key.doc, key.on_resume == OnResume::may_change});
+      infos.push_back({key.name, key.expected, value.empty() ? "-" : value, key.doc,
+                       key.on_resume == OnResume::may_change});
     }
     return infos;
   }();
@@ -533,21 +638,33 @@ ResolvedConfig load_config(const std::string& source, const std::vector<std::str
   const Settings command_line = settings_of(overrides);
   if (const Preset* preset = find_preset(source))
     return resolve(preset_settings(*preset), "preset " + source, command_line, true);
-  return resolve(settings_of(read_file(source), source, Origin::Layer::file), source, command_line, false);
+  return resolve(settings_of(read_file(source), source, Origin::Layer::file), source, command_line,
+                 false);
 }
 
-ResolvedConfig parse_config(std::string_view yaml, const std::string& name, const std::vector<std::string>& overrides) {
+ResolvedConfig parse_config(std::string_view yaml, const std::string& name,
+                            const std::vector<std::string>& overrides) {
   return resolve(settings_of(yaml, name, Origin::Layer::file), name, settings_of(overrides), false);
+}
+
+void set_value(ResolvedConfig& resolved, const std::string& key, const std::string& value,
+               const std::string& origin) {
+  apply({key, value, {Origin::Layer::found, origin}}, resolved);
+  derive_generator(resolved);
+  check(resolved);
 }
 
 std::string to_yaml(const ResolvedConfig& resolved) {
   constexpr int kCommentColumn = 44;
   const BuildInfo build = build_info();
-  std::string yaml = fmt::format("# resolved by electra {} ({}); each value with its origin\n", build.version, build.commit);
-  std::vector<std::string> groups;  // "optimizer": a group is written once, where its first key stands
+  std::string yaml = fmt::format("# resolved by electra {} ({}); each value with its origin\n",
+                                 build.version, build.commit);
+  std::vector<std::string>
+      groups;  // "optimizer": a group is written once, where its first key stands
   const auto line = [&](const std::string& indented, size_t i) {
-    yaml += fmt::format("{:<{}} # {}\n", fmt::format("{}: {}", indented, table()[i].get(resolved.config)), kCommentColumn,
-                        resolved.origins[i].text);
+    yaml += fmt::format("{:<{}} # {}\n",
+                        fmt::format("{}: {}", indented, table()[i].get(resolved.config)),
+                        kCommentColumn, resolved.origins[i].text);
   };
   for (size_t i = 0; i < table().size(); ++i) {
     const std::string& name = table()[i].name;
@@ -565,7 +682,8 @@ std::string to_yaml(const ResolvedConfig& resolved) {
         line("  " + table()[j].name.substr(dot + 1), j);
   }
   yaml += "# known deviations from the original:\n";
-  for (const std::string& deviation : deviations(resolved.config)) yaml += "#   " + deviation + "\n";
+  for (const std::string& deviation : deviations(resolved.config))
+    yaml += "#   " + deviation + "\n";
   return yaml;
 }
 
@@ -575,7 +693,8 @@ std::vector<std::string> deviations(const PretrainConfig& config) {
     const std::string value = table()[index_of(deviation.key)].get(config);
     lines.push_back(value == deviation.google
                         ? fmt::format("{}: {} (as the original)", deviation.key, value)
-                        : fmt::format("{}: {} (the original: {}, {})", deviation.key, value, deviation.google, deviation.original));
+                        : fmt::format("{}: {} (the original: {}, {})", deviation.key, value,
+                                      deviation.google, deviation.original));
   }
   return lines;
 }
@@ -583,7 +702,8 @@ std::vector<std::string> deviations(const PretrainConfig& config) {
 std::string config_hash(const PretrainConfig& config) {
   std::string text;
   for (const Key& key : table())
-    if (key.on_resume == OnResume::fixed) text += fmt::format("{}: {}\n", key.name, key.get(config));
+    if (key.on_resume == OnResume::fixed)
+      text += fmt::format("{}: {}\n", key.name, key.get(config));
   return fmt::format("{:016x}", fnv1a64(text));
 }
 
@@ -594,7 +714,8 @@ void check_resume(const PretrainConfig& before, const ResolvedConfig& now) {
     const std::string was = key.get(before), is = key.get(now.config);
     if (was == is) continue;
     throw key_error(now.origins[i], key.name,
-                    fmt::format("expected {} as the run began, got {}; a resumed run cannot change it: start a new run with "
+                    fmt::format("expected {} as the run began, got {}; a resumed run cannot change "
+                                "it: start a new run with "
                                 "--init-from to take the weights along",
                                 was.empty() ? "no value" : was, is.empty() ? "no value" : is));
   }

@@ -1,7 +1,8 @@
 // The configuration of a pre-training run: YAML file or embedded preset, then key=value overrides.
 //
-// Every key is declared once, in the table of config.cc: name, type, range, documentation, whether a resumed run may
-// change it. Parsing, validation, suggestions, `config show`, `config list` and config.resolved.yaml all come from there.
+// Every key is declared once, in the table of config.cc: name, type, range, documentation, whether
+// a resumed run may change it. Parsing, validation, suggestions, `config show`, `config list` and
+// config.resolved.yaml all come from there.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -16,12 +17,15 @@ enum class Precision { fp32, bf16 };
 // fixed: our correction of a known deviation of the original code; google: as the original does it.
 enum class Recipe { fixed, google };
 
-// Where a key has no initialiser that a run could use (0 or empty), a preset or the file must give it.
+// Where a key has no initialiser that a run could use (0 or empty), a preset or the file must give
+// it.
 struct PretrainConfig {
-  std::string size = "custom";  // tiny | small | small++ | base | large: the preset that unnamed keys come from
+  std::string size =
+      "custom";  // tiny | small | small++ | base | large: the preset that unnamed keys come from
   Recipe compat = Recipe::fixed;
 
-  ElectraConfig model;  // model.generator is derived; model.vocab_size is that of the data once there is data
+  ElectraConfig
+      model;  // model.generator is derived; model.vocab_size is that of the data once there is data
   struct {
     double width_fraction = 0;   // of the discriminator's hidden size
     double layers_fraction = 1;  // of its layers
@@ -40,7 +44,8 @@ struct PretrainConfig {
     bool replacement = false;  // masked positions are drawn with replacement
   } masking;
   struct {
-    Recipe overflow = Recipe::fixed;  // fixed: what overflows an example starts the next; google: it is thrown away
+    Recipe overflow = Recipe::fixed;  // fixed: what overflows an example starts the next; google:
+                                      // it is thrown away
   } examples;
 
   int64_t train_steps = 0;
@@ -79,19 +84,20 @@ struct PretrainConfig {
     bool keep_best = true;  // also the one with the lowest held-out loss
   } checkpoint;
 
-  int64_t max_predictions() const;          // masked positions a sequence: int((mask_prob + 0.005) seq_len)
-  int64_t tokens_per_step() const;          // capacity of all micro-batches of a step
-  int64_t tokens_per_micro_batch() const;   // capacity of one
-  // Most sequences of one micro-batch: batch.sequences / accumulate. With batch.tokens twice what fits at full length: a
-  // batch is full when it has run out of tokens or of sequences.
+  int64_t max_predictions() const;  // masked positions a sequence: int((mask_prob + 0.005) seq_len)
+  int64_t tokens_per_step() const;  // capacity of all micro-batches of a step
+  int64_t tokens_per_micro_batch() const;  // capacity of one
+  // Most sequences of one micro-batch: batch.sequences / accumulate. With batch.tokens twice what
+  // fits at full length: a batch is full when it has run out of tokens or of sequences.
   int64_t sequences_per_micro_batch() const;
 };
 
 // Where a value came from.
 struct Origin {
-  enum class Layer { builtin, compat, preset, file, command_line };
+  enum class Layer { builtin, compat, preset, file, command_line, found };
   Layer layer = Layer::builtin;
-  std::string text = "default";  // "preset tiny:7", "my.yaml:3", "command line", "compat: google", "default"
+  std::string text = "default";  // "preset tiny:7", "my.yaml:3", "command line", "compat: google",
+                                 // "data", "default"
 };
 
 struct ResolvedConfig {
@@ -114,19 +120,27 @@ struct Preset {
 // The files under configs/, smallest model first.
 const std::vector<Preset>& presets();
 
-// source: the name of a preset, or a file. Throws ConfigError naming key, place, what was expected and what came; IoError
-// when there is no such file.
+// source: the name of a preset, or a file. Throws ConfigError naming key, place, what was expected
+// and what came; IoError when there is no such file.
 ResolvedConfig load_config(const std::string& source, const std::vector<std::string>& overrides);
 // The same from the text of a file; name stands for it in origins and messages.
-ResolvedConfig parse_config(std::string_view yaml, const std::string& name, const std::vector<std::string>& overrides);
+ResolvedConfig parse_config(std::string_view yaml, const std::string& name,
+                            const std::vector<std::string>& overrides);
+
+// Sets a key to what was found elsewhere, such as the vocabulary size of the data; origin: words
+// for where.
+void set_value(ResolvedConfig& resolved, const std::string& key, const std::string& value,
+               const std::string& origin);
 
 // Every key with its origin in a comment. Loaded again it gives the same configuration.
 std::string to_yaml(const ResolvedConfig& resolved);
-// Which known deviations from the original are in force, one line each: "masking.replacement: false (the original: true, …)".
+// Which known deviations from the original are in force, one line each: "masking.replacement: false
+// (the original: true, …)".
 std::vector<std::string> deviations(const PretrainConfig& config);
 // 16 hex digits over every key that a resumed run may not change.
 std::string config_hash(const PretrainConfig& config);
-// Throws ConfigError for the first key that differs and may not change when a run is resumed; it names --init-from.
+// Throws ConfigError for the first key that differs and may not change when a run is resumed; it
+// names --init-from.
 void check_resume(const PretrainConfig& before, const ResolvedConfig& now);
 
 }  // namespace electra

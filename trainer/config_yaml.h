@@ -12,7 +12,8 @@ struct YamlEntry {
   int line = 0;       // from 1
 };
 
-// Throws ConfigError "[name:line] …" for text that is no YAML, lists, empty values, and keys that stand twice.
+// Throws ConfigError "[name:line] …" for text that is no YAML, lists, empty values, and keys that
+// stand twice.
 std::vector<YamlEntry> read_yaml(std::string_view text, const std::string& name);
 
 }  // namespace electra

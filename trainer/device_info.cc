@@ -32,8 +32,8 @@ DeviceInfo device_info() {
 
 std::string device_banner(int threads) {
   const DeviceInfo info = device_info();
-  return fmt::format("device: cpu ({}, {} of {} cores; {}); GPU {}", info.processor, threads, info.cores, info.instructions,
-                     info.gpu);
+  return fmt::format("device: cpu ({}, {} of {} cores; {}); GPU {}", info.processor, threads,
+                     info.cores, info.instructions, info.gpu);
 }
 
 }  // namespace electra

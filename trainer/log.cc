@@ -32,9 +32,12 @@ class StandardError final : public spdlog::sinks::base_sink<std::mutex> {
     if (before_) before_();
     const std::string_view text(message.payload.data(), message.payload.size());
     const bool serious = message.level >= spdlog::level::warn;
-    const char* const prefix = message.level >= spdlog::level::err ? "electra: error: " : serious ? "electra: warning: " : "";
+    const char* const prefix = message.level >= spdlog::level::err ? "electra: error: "
+                               : serious                           ? "electra: warning: "
+                                                                   : "";
     const bool colour = serious && colours_allowed(STDERR_FILENO);
-    fmt::print(stderr, "{}{}{}{}\n", colour ? ansi::kYellow : "", prefix, colour ? ansi::kReset : "", text);
+    fmt::print(stderr, "{}{}{}{}\n", colour ? ansi::kYellow : "", prefix,
+               colour ? ansi::kReset : "", text);
     if (after_) after_();
   }
   void flush_() override { std::fflush(stderr); }
@@ -78,7 +81,8 @@ void set_file(const std::string& path) {
   try {
     auto file = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
     file->set_level(spdlog::level::info);
-    file->set_formatter(std::make_unique<spdlog::pattern_formatter>("%Y-%m-%dT%H:%M:%SZ [%l] %v", spdlog::pattern_time_type::utc));
+    file->set_formatter(std::make_unique<spdlog::pattern_formatter>(
+        "%Y-%m-%dT%H:%M:%SZ [%l] %v", spdlog::pattern_time_type::utc));
     sinks.push_back(std::move(file));
   } catch (const spdlog::spdlog_ex& error) {
     throw IoError(path, fmt::format("expected a log file to append to, got '{}'", error.what()));
@@ -93,7 +97,8 @@ void debug(std::string_view message) { logger().debug("{}", message); }
 void info(std::string_view message) { logger().info("{}", message); }
 
 void record(std::string_view message) {
-  const spdlog::details::log_msg line("electra", spdlog::level::info, spdlog::string_view_t(message.data(), message.size()));
+  const spdlog::details::log_msg line("electra", spdlog::level::info,
+                                      spdlog::string_view_t(message.data(), message.size()));
   auto& sinks = logger().sinks();
   for (size_t i = 1; i < sinks.size(); ++i) {
     sinks[i]->log(line);

@@ -1,4 +1,5 @@
-// Messages: lines on standard error, and in RUN/log.txt once a run has begun. Callers format them (fmt) beforehand.
+// Messages: lines on standard error, and in RUN/log.txt once a run has begun. Callers format them
+// (fmt) beforehand.
 #pragma once
 #include <functional>
 #include <string>
@@ -17,7 +18,7 @@ void debug(std::string_view message);
 void info(std::string_view message);
 void record(std::string_view message);   // in the file alone
 void warning(std::string_view message);  // "electra: warning: …"
-void error(std::string_view message);    // for what does not end the command; that is thrown instead
+void error(std::string_view message);  // for what does not end the command; that is thrown instead
 
 // Warnings and errors so far: tests check that there were none.
 int warnings();

@@ -37,12 +37,15 @@ std::string header_line(const std::string& config_hash) {
 void check_header(const std::string& path, const std::string& line) {
   const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object() || json.value("kind", "") != "header")
-    throw FormatError(path + ":1", fmt::format("expected the header of a metrics file, got '{:.60}'", line));
+    throw FormatError(path + ":1",
+                      fmt::format("expected the header of a metrics file, got '{:.60}'", line));
   if (json.value("schema", 0) != kSchema)
-    throw FormatError(path + ":1", fmt::format("expected schema {}, got {}", kSchema, json.value("schema", 0)));
+    throw FormatError(path + ":1",
+                      fmt::format("expected schema {}, got {}", kSchema, json.value("schema", 0)));
 }
 
-// The lines of a file that belong to steps up to `step`. A last line that a killed process left half-written is no JSON.
+// The lines of a file that belong to steps up to `step`. A last line that a killed process left
+// half-written is no JSON.
 std::string lines_up_to(const std::string& path, int64_t step) {
   std::ifstream in(path, std::ios::binary);
   std::string kept, line;
@@ -61,7 +64,8 @@ void replace_content(const std::string& path, const std::string& content) {
   std::filesystem::remove(temporary, error);
   AppendFile(temporary).write(content);
   std::filesystem::rename(temporary, path, error);
-  if (error) throw IoError(path, fmt::format("expected to replace the file, got '{}'", error.message()));
+  if (error)
+    throw IoError(path, fmt::format("expected to replace the file, got '{}'", error.message()));
 }
 
 }  // namespace
@@ -71,7 +75,8 @@ MetricsLog MetricsLog::create(const std::string& path, const std::string& config
   return MetricsLog(path);
 }
 
-MetricsLog MetricsLog::resume(const std::string& path, const std::string& config_hash, int64_t step) {
+MetricsLog MetricsLog::resume(const std::string& path, const std::string& config_hash,
+                              int64_t step) {
   const std::string kept = lines_up_to(path, step);
   if (kept.empty()) return create(path, config_hash);
   Json mark = {{"kind", "resume"}, {"step", step}};

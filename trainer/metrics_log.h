@@ -1,7 +1,8 @@
 // metrics.jsonl: one JSON object a line, written as soon as it is known.
 //
-// {"kind": "header", "schema": 1, "version", "commit", "config_hash", "started"} first, then {"kind": "train" | "eval",
-// "step", …}. A resumed run appends {"kind": "resume", "step", "version", "commit", "started"} and goes on.
+// {"kind": "header", "schema": 1, "version", "commit", "config_hash", "started"} first, then
+// {"kind": "train" | "eval", "step", …}. A resumed run appends {"kind": "resume", "step",
+// "version", "commit", "started"} and goes on.
 #pragma once
 #include <concepts>
 #include <cstdint>
@@ -25,8 +26,8 @@ class MetricsLog {
  public:
   // A new file, in place of any that stands there.
   static MetricsLog create(const std::string& path, const std::string& config_hash);
-  // Keeps what was written up to and including step, drops later lines and a half-written last one. Where there is no
-  // file, begins one. Throws FormatError for a file that is not ours.
+  // Keeps what was written up to and including step, drops later lines and a half-written last one.
+  // Where there is no file, begins one. Throws FormatError for a file that is not ours.
   static MetricsLog resume(const std::string& path, const std::string& config_hash, int64_t step);
 
   void write(std::string_view kind, int64_t step, const std::vector<Metric>& metrics);

@@ -16,7 +16,8 @@ int edit_distance(std::string_view a, std::string_view b) {
     for (size_t j = 1; j < columns; ++j) {
       const int substitution = above[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1);
       row[j] = std::min({above[j] + 1, row[j - 1] + 1, substitution});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) row[j] = std::min(row[j], before[j - 2] + 1);
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        row[j] = std::min(row[j], before[j - 2] + 1);
     }
   }
   return row[b.size()];
@@ -28,11 +29,15 @@ std::string nearest(std::string_view got, const std::vector<std::string>& names)
   int best_distance = limit + 1;
   for (const std::string& name : names) {
     int distance = edit_distance(got, name);
-    // "learning_rate" is meant for "optimizer.learning_rate": a missing or wrong group costs one edit.
+    // "learning_rate" is meant for "optimizer.learning_rate": a missing or wrong group costs one
+    // edit.
     const size_t dot = name.rfind('.'), got_dot = got.rfind('.');
-    const std::string_view leaf = dot == std::string::npos ? std::string_view(name) : std::string_view(name).substr(dot + 1);
-    const std::string_view got_leaf = got_dot == std::string_view::npos ? got : got.substr(got_dot + 1);
-    if (dot != std::string::npos || got_dot != std::string_view::npos) distance = std::min(distance, 1 + edit_distance(got_leaf, leaf));
+    const std::string_view leaf =
+        dot == std::string::npos ? std::string_view(name) : std::string_view(name).substr(dot + 1);
+    const std::string_view got_leaf =
+        got_dot == std::string_view::npos ? got : got.substr(got_dot + 1);
+    if (dot != std::string::npos || got_dot != std::string_view::npos)
+      distance = std::min(distance, 1 + edit_distance(got_leaf, leaf));
     if (distance < best_distance) {
       best_distance = distance;
       best = name;

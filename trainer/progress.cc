@@ -23,7 +23,8 @@ constexpr double kMiB = 1024.0 * 1024.0;
 // 1,234,567
 std::string grouped(int64_t n) {
   std::string digits = fmt::format("{}", n);
-  for (auto i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<size_t>(i), ",");
+  for (auto i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3)
+    digits.insert(static_cast<size_t>(i), ",");
   return digits;
 }
 
@@ -33,7 +34,10 @@ std::string format_memory(int64_t bytes) {
 }
 
 double fraction_done(const ProgressState& s) {
-  return s.train_steps > 0 ? std::clamp(static_cast<double>(s.step) / static_cast<double>(s.train_steps), 0.0, 1.0) : 0;
+  return s.train_steps > 0
+             ? std::clamp(static_cast<double>(s.step) / static_cast<double>(s.train_steps), 0.0,
+                          1.0)
+             : 0;
 }
 
 // "[=====>    ]", width columns in all.
@@ -91,29 +95,35 @@ std::string format_bar(const ProgressState& s, int columns, bool colour) {
   if (s.eta_seconds >= 0) parts.push_back({"eta " + format_duration(s.eta_seconds), 3});
 
   while (width_of(parts) > columns) {
-    const auto least = std::max_element(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.rank < b.rank; });
+    const auto least = std::max_element(
+        parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.rank < b.rank; });
     if (least->rank == 0) break;
     parts.erase(least);
   }
   // Room to spare widens the gauge.
   for (Part& part : parts)
-    if (part.rank == 8) part.text = gauge(fraction, std::clamp(kNarrow + columns - width_of(parts), kNarrow, kWide));
+    if (part.rank == 8)
+      part.text = gauge(fraction, std::clamp(kNarrow + columns - width_of(parts), kNarrow, kWide));
 
   std::string bar;
   int room = columns;
   for (const Part& part : parts) {
-    const std::string text = ((bar.empty() ? "" : "  ") + part.text).substr(0, static_cast<size_t>(std::max(room, 0)));
+    const std::string text =
+        ((bar.empty() ? "" : "  ") + part.text).substr(0, static_cast<size_t>(std::max(room, 0)));
     room -= static_cast<int>(text.size());
-    bar += colour && !part.style.empty() ? fmt::format("{}{}{}", part.style, text, ansi::kReset) : text;
+    bar += colour && !part.style.empty() ? fmt::format("{}{}{}", part.style, text, ansi::kReset)
+                                         : text;
   }
   return bar;
 }
 
 std::string format_line(const ProgressState& s) {
-  std::string line = fmt::format("step {}/{}  loss {:.4f}  masked_lm_loss {:.4f}  disc_loss {:.4f}  {}", s.step, s.train_steps, s.loss,
-                                 s.masked_lm_loss, s.disc_loss, format_rate(s.tokens_per_second));
+  std::string line = fmt::format(
+      "step {}/{}  loss {:.4f}  masked_lm_loss {:.4f}  disc_loss {:.4f}  {}", s.step, s.train_steps,
+      s.loss, s.masked_lm_loss, s.disc_loss, format_rate(s.tokens_per_second));
   if (s.mfu >= 0) line += fmt::format("  mfu {:.1f} %", 100 * s.mfu);
-  line += fmt::format("  data wait {:.1f} %  memory {}", 100 * s.data_wait, format_memory(s.memory_bytes));
+  line += fmt::format("  data wait {:.1f} %  memory {}", 100 * s.data_wait,
+                      format_memory(s.memory_bytes));
   if (s.eta_seconds >= 0) line += "  eta " + format_duration(s.eta_seconds);
   return line;
 }

@@ -10,14 +10,14 @@ struct ProgressState {
   int64_t step = 0, train_steps = 0;
   double loss = 0, masked_lm_loss = 0, disc_loss = 0;
   double tokens_per_second = 0;
-  double mfu = -1;            // model FLOP/s over the measured GEMM peak; < 0: not known
-  double data_wait = 0;       // share of the time the step waited for data
-  int64_t memory_bytes = 0;   // resident
-  double eta_seconds = -1;    // < 0: not known
+  double mfu = -1;           // model FLOP/s over the measured GEMM peak; < 0: not known
+  double data_wait = 0;      // share of the time the step waited for data
+  int64_t memory_bytes = 0;  // resident
+  double eta_seconds = -1;   // < 0: not known
 };
 
-// "1,234/12,000 [=====>     ] 10 %  loss 41.2 (mlm 7.123, disc 0.682)  25.1 k tok/s  …", at most columns wide: what matters
-// least goes first. Colour adds escape sequences, which take no columns.
+// "1,234/12,000 [=====>     ] 10 %  loss 41.2 (mlm 7.123, disc 0.682)  25.1 k tok/s  …", at most
+// columns wide: what matters least goes first. Colour adds escape sequences, which take no columns.
 std::string format_bar(const ProgressState& state, int columns, bool colour);
 // The same facts for a log: "step 1234/12000 loss 41.2340 masked_lm_loss 7.1230 …".
 std::string format_line(const ProgressState& state);
@@ -26,13 +26,14 @@ std::string format_duration(double seconds);
 // "999 tok/s", "25.1 k tok/s", "1.25 M tok/s"
 std::string format_rate(double tokens_per_second);
 
-// Rates over about the last 30 steps: sums that decay, so that their quotient is a mean weighted towards the present.
+// Rates over about the last 30 steps: sums that decay, so that their quotient is a mean weighted
+// towards the present.
 class Throughput {
  public:
   void add_step(int64_t tokens, double flops, double seconds, double data_wait_seconds);
   double tokens_per_second() const;
   double flops_per_second() const;
-  double data_wait() const;         // share of the time
+  double data_wait() const;  // share of the time
   double seconds_per_step() const;
 
  private:
@@ -41,14 +42,17 @@ class Throughput {
 
 class Progress {
  public:
-  enum class Mode { automatic, quiet };  // automatic: a bar where standard error is a terminal, else lines
+  enum class Mode {
+    automatic,
+    quiet
+  };  // automatic: a bar where standard error is a terminal, else lines
   explicit Progress(Mode mode);
   ~Progress();  // leaves the cursor at the start of an empty line
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  // Redraws the bar, ten times a second at most. A log step is a line in the log, and on standard error where there is no
-  // bar.
+  // Redraws the bar, ten times a second at most. A log step is a line in the log, and on standard
+  // error where there is no bar.
   void update(const ProgressState& state, bool log_step);
 
  private:

@@ -9,9 +9,9 @@ namespace electra {
 
 class RunDirectory {
  public:
-  // Makes the directory, or takes an empty one. A run that never wrote a checkpoint is begun again. Throws ConfigError that
-  // names --resume for a run with checkpoints; IoError for a directory that holds something else, that cannot be written,
-  // or that another process writes to.
+  // Makes the directory, or takes an empty one. A run that never wrote a checkpoint is begun again.
+  // Throws ConfigError that names --resume for a run with checkpoints; IoError for a directory that
+  // holds something else, that cannot be written, or that another process writes to.
   static RunDirectory create(const std::string& path);
   // Throws IoError where there is no run, or another process writes to it.
   static RunDirectory resume(const std::string& path);

@@ -12,9 +12,9 @@ struct Schedule {
   bool first_step_zero = false;
 };
 
-// Rate of the update that follows `step` updates: peak · (1 − step/T)^power · min(1, s/warmup), so warm-up and decay act at
-// the same time. s = step in the original, whose first update therefore does nothing (first_step_zero); else s = step + 1.
-// 0 from step T on.
+// Rate of the update that follows `step` updates: peak · (1 − step/T)^power · min(1, s/warmup), so
+// warm-up and decay act at the same time. s = step in the original, whose first update therefore
+// does nothing (first_step_zero); else s = step + 1. 0 from step T on.
 double learning_rate(const Schedule& schedule, int64_t step);
 
 }  // namespace electra

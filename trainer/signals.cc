@@ -1,7 +1,7 @@
 #include "trainer/signals.h"
 
-#include <csignal>
 #include <unistd.h>
+#include <csignal>
 
 #include <atomic>
 #include <cassert>
@@ -17,7 +17,8 @@ std::atomic<bool> installed{false};
 // Only async-signal-safe calls.
 void handle(int signal) {
   int none = 0;
-  if (!received_signal.compare_exchange_strong(none, signal) && signal == SIGINT) _exit(128 + SIGINT);
+  if (!received_signal.compare_exchange_strong(none, signal) && signal == SIGINT)
+    _exit(128 + SIGINT);
 }
 
 }  // namespace

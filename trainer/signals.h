@@ -1,5 +1,5 @@
-// Stopping cleanly: SIGINT and SIGTERM set a flag that the training loop reads between steps; a second SIGINT ends the
-// process at once.
+// Stopping cleanly: SIGINT and SIGTERM set a flag that the training loop reads between steps; a
+// second SIGINT ends the process at once.
 #pragma once
 #include <memory>
 

@@ -26,12 +26,16 @@ constexpr std::array<uint32_t, 256> kCrcTable = [] {
 
 uint32_t crc32c(std::string_view bytes) {
   uint32_t crc = ~0u;
-  for (const char c : bytes) crc = crc >> 8 ^ kCrcTable[(crc ^ static_cast<unsigned char>(c)) & 0xff];
+  for (const char c : bytes)
+    crc = crc >> 8 ^ kCrcTable[(crc ^ static_cast<unsigned char>(c)) & 0xff];
   return ~crc;
 }
 
-// TFRecord stores checksums rotated and offset, so that a checksum of checksums is no special value.
-uint32_t masked_crc32c(std::string_view bytes) { return std::rotr(crc32c(bytes), 15) + 0xa282ead8u; }
+// TFRecord stores checksums rotated and offset, so that a checksum of checksums is no special
+// value.
+uint32_t masked_crc32c(std::string_view bytes) {
+  return std::rotr(crc32c(bytes), 15) + 0xa282ead8u;
+}
 
 template <class T> void append_raw(std::string& out, T value) {
   out.append(reinterpret_cast<const char*>(&value), sizeof value);
@@ -45,7 +49,9 @@ void append_varint(std::string& out, uint64_t value) {
 // Protobuf wire types.
 enum WireType : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
 
-void append_tag(std::string& out, uint32_t field, WireType type) { append_varint(out, field << 3 | type); }
+void append_tag(std::string& out, uint32_t field, WireType type) {
+  append_varint(out, field << 3 | type);
+}
 
 void append_bytes(std::string& out, uint32_t field, std::string_view bytes) {
   append_tag(out, field, kBytes);
@@ -63,7 +69,8 @@ std::string record(std::string_view data) {
   return out;
 }
 
-// message Event {double wall_time = 1; int64 step = 2; string file_version = 3; Summary summary = 5}
+// message Event {double wall_time = 1; int64 step = 2; string file_version = 3; Summary summary =
+// 5}
 std::string event(double wall_time) {
   std::string out;
   append_tag(out, 1, kFixed64);
@@ -77,8 +84,10 @@ double now() {
 
 std::string new_file_in(const std::string& directory) {
   std::array<char, HOST_NAME_MAX + 1> host{};
-  if (gethostname(host.data(), host.size() - 1) != 0 || host[0] == '\0') host = {'l', 'o', 'c', 'a', 'l'};
-  return directory + "/" + tensorboard_file_name(static_cast<int64_t>(now()), host.data(), getpid());
+  if (gethostname(host.data(), host.size() - 1) != 0 || host[0] == '\0')
+    host = {'l', 'o', 'c', 'a', 'l'};
+  return directory + "/" +
+         tensorboard_file_name(static_cast<int64_t>(now()), host.data(), getpid());
 }
 
 }  // namespace
@@ -90,7 +99,8 @@ std::string tensorboard_header(double wall_time) {
 }
 
 std::string tensorboard_scalar(double wall_time, int64_t step, const Scalar& scalar) {
-  // message Summary {repeated Value value = 1}; message Value {string tag = 1; float simple_value = 2}
+  // message Summary {repeated Value value = 1}; message Value {string tag = 1; float simple_value =
+  // 2}
   std::string value, summary, data = event(wall_time);
   append_bytes(value, 1, scalar.tag);
   append_tag(value, 2, kFixed32);

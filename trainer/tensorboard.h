@@ -1,4 +1,5 @@
-// TensorBoard event files without TensorFlow: TFRecord framing around the few protobuf fields of a scalar summary.
+// TensorBoard event files without TensorFlow: TFRecord framing around the few protobuf fields of a
+// scalar summary.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -22,7 +23,8 @@ std::string tensorboard_file_name(int64_t seconds, std::string_view host, int64_
 
 class TensorBoardWriter {
  public:
-  // A new file in directory, as every writer of this format makes one for each process. Throws IoError.
+  // A new file in directory, as every writer of this format makes one for each process. Throws
+  // IoError.
   explicit TensorBoardWriter(const std::string& directory);
   // Stamped with the present time.
   void write(int64_t step, const std::vector<Scalar>& scalars);

@@ -46,7 +46,8 @@ Chosen chosen(CLI::App& root) {
 
 std::vector<std::string> names_of_subcommands(const CLI::App& app) {
   std::vector<std::string> names;
-  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(sub->get_name());
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(sub->get_name());
   return names;
 }
 
@@ -62,33 +63,48 @@ std::string did_you_mean(const std::string& got, const std::vector<std::string>&
   return near.empty() ? "" : fmt::format("; did you mean '{}'?", near);
 }
 
-// CLI11 says what it missed in prose of its own; this is the same in ours: [where] expected …, got ….
+// CLI11 says what it missed in prose of its own; this is the same in ours: [where] expected …, got
+// ….
 ConfigError usage_error(CLI::App& root, const CLI::ParseError& error) {
   const auto [app, path] = chosen(root);
   const std::vector<std::string> rest = root.remaining(true);
-  const auto option = std::find_if(rest.begin(), rest.end(), [](const std::string& s) { return s.size() > 1 && s[0] == '-'; });
+  const auto option = std::find_if(
+      rest.begin(), rest.end(), [](const std::string& s) { return s.size() > 1 && s[0] == '-'; });
   const std::vector<std::string> commands = names_of_subcommands(*app);
   if (!commands.empty()) {
-    const std::string expected = fmt::format("expected a command of '{}' ({})", path, fmt::join(commands, ", "));
+    const std::string expected =
+        fmt::format("expected a command of '{}' ({})", path, fmt::join(commands, ", "));
     if (rest.empty()) return ConfigError("command line", expected + ", got none");
     const bool is_option = option == rest.begin();
-    return ConfigError("command line", fmt::format("{}, got '{}'{}", expected, rest[0],
-                                                   did_you_mean(rest[0], is_option ? names_of_options(*app) : commands)));
+    return ConfigError(
+        "command line",
+        fmt::format("{}, got '{}'{}", expected, rest[0],
+                    did_you_mean(rest[0], is_option ? names_of_options(*app) : commands)));
   }
   if (option != rest.end())
-    return ConfigError("command line", fmt::format("expected an option of '{}' (see '{} --help'), got '{}'{}", path, path, *option,
-                                                   did_you_mean(*option, names_of_options(*app))));
+    return ConfigError("command line",
+                       fmt::format("expected an option of '{}' (see '{} --help'), got '{}'{}", path,
+                                   path, *option, did_you_mean(*option, names_of_options(*app))));
   if (!rest.empty())
-    return ConfigError("command line", fmt::format("expected no more arguments for '{}' (see '{} --help'), got '{}'", path, path, rest[0]));
-  // "--out is required", "--size: Could not convert: --size = x": the option, then what is wrong with it.
+    return ConfigError(
+        "command line",
+        fmt::format("expected no more arguments for '{}' (see '{} --help'), got '{}'", path, path,
+                    rest[0]));
+  // "--out is required", "--size: Could not convert: --size = x": the option, then what is wrong
+  // with it.
   const std::string what = error.what();
-  const std::string subject = what.substr(0, what.find_first_of(": ")), detail = what.substr(std::min(what.size(), subject.size() + 2));
+  const std::string subject = what.substr(0, what.find_first_of(": ")),
+                    detail = what.substr(std::min(what.size(), subject.size() + 2));
   if (dynamic_cast<const CLI::RequiredError*>(&error))
-    return ConfigError("command line", fmt::format("expected {} (see '{} --help'), got none", subject, path));
+    return ConfigError("command line",
+                       fmt::format("expected {} (see '{} --help'), got none", subject, path));
   if (dynamic_cast<const CLI::ArgumentMismatch*>(&error))
-    return ConfigError("command line", fmt::format("expected a value for {} (see '{} --help'), got {}", subject, path,
-                                                   detail.ends_with(" missing") ? "none" : "'" + detail + "'"));
-  return ConfigError("command line", fmt::format("expected a valid {} (see '{} --help'), got '{}'", subject, path, detail));
+    return ConfigError(
+        "command line",
+        fmt::format("expected a value for {} (see '{} --help'), got {}", subject, path,
+                    detail.ends_with(" missing") ? "none" : "'" + detail + "'"));
+  return ConfigError("command line", fmt::format("expected a valid {} (see '{} --help'), got '{}'",
+                                                 subject, path, detail));
 }
 
 int report(std::string_view message, int status) {
@@ -100,15 +116,20 @@ int report(std::string_view message, int status) {
 
 void check_device(const std::string& device) {
   if (device == "simt")
-    throw DeviceError("device", "expected a program built with ELECTRA_GPU=SIMT for --device simt, got one built with ELECTRA_GPU=OFF");
+    throw DeviceError("device",
+                      "expected a program built with ELECTRA_GPU=SIMT for --device simt, got one "
+                      "built with ELECTRA_GPU=OFF");
   if (device == "cuda")
-    throw DeviceError("device", "expected a program built with ELECTRA_GPU=CUDA for --device cuda, got one built with ELECTRA_GPU=OFF");
+    throw DeviceError("device",
+                      "expected a program built with ELECTRA_GPU=CUDA for --device cuda, got one "
+                      "built with ELECTRA_GPU=OFF");
 }
 
 // A full disk behind standard output shows only when the buffer is written.
 void flush_standard_output() {
   if (std::fflush(stdout) != 0 || std::ferror(stdout))
-    throw IoError("standard output", fmt::format("expected no failure, got '{}'", std::strerror(errno)));
+    throw IoError("standard output",
+                  fmt::format("expected no failure, got '{}'", std::strerror(errno)));
 }
 
 int parse_and_act(CLI::App& root, Invocation& invocation, int argc, const char* const* argv) {
@@ -121,18 +142,18 @@ int parse_and_act(CLI::App& root, Invocation& invocation, int argc, const char* 
   } catch (const CLI::CallForVersion& version) {
     fmt::print("{}\n", version.what());
     return 0;
-  } catch (const CLI::ParseError& error) {
-    throw usage_error(root, error);
-  }
+  } catch (const CLI::ParseError& error) { throw usage_error(root, error); }
   if (!invocation.action) throw usage_error(root, CLI::RequiredError("a command"));
   check_device(invocation.device);
-  log::set_level(invocation.quiet && invocation.log_level != "error" ? "warning" : invocation.log_level);
+  log::set_level(invocation.quiet && invocation.log_level != "error" ? "warning"
+                                                                     : invocation.log_level);
   return invocation.action();
 }
 
 }  // namespace
 
-CLI::App* add_group(CLI::App& parent, const std::string& name, const std::string& description, const std::string& example) {
+CLI::App* add_group(CLI::App& parent, const std::string& name, const std::string& description,
+                    const std::string& example) {
   CLI::App* group = parent.add_subcommand(name, description);
   group->footer(example_footer(example));
   group->require_subcommand(1);
@@ -156,15 +177,17 @@ void add_common_options(CLI::App& app, Invocation& invocation) {
       ->group(group);
 }
 
-CLI::App* add_command(CLI::App& parent, const std::string& name, const std::string& description, const std::string& example,
-                      Invocation& invocation) {
+CLI::App* add_command(CLI::App& parent, const std::string& name, const std::string& description,
+                      const std::string& example, Invocation& invocation) {
   CLI::App* command = parent.add_subcommand(name, description);
   command->footer(example_footer(example));
   add_common_options(*command, invocation);
   return command;
 }
 
-int thread_count(const Invocation& invocation) { return invocation.threads > 0 ? invocation.threads : available_cores(); }
+int thread_count(const Invocation& invocation) {
+  return invocation.threads > 0 ? invocation.threads : available_cores();
+}
 
 int run(CLI::App& root, Invocation& invocation, int argc, const char* const* argv) {
   try {
@@ -173,17 +196,19 @@ int run(CLI::App& root, Invocation& invocation, int argc, const char* const* arg
     return status;
   } catch (const ConfigError& error) {
     return report(error.what(), 2);
-  } catch (const Error& error) {
-    return report(error.what(), 1);
-  } catch (const std::bad_alloc&) {
+  } catch (const Error& error) { return report(error.what(), 1); } catch (const std::bad_alloc&) {
     return report("[memory] expected enough memory for this command, got none from the system", 1);
   } catch (const std::filesystem::filesystem_error& error) {
-    return report(fmt::format("[{}] expected no failure, got '{}'", error.path1().string(), error.code().message()), 1);
+    return report(fmt::format("[{}] expected no failure, got '{}'", error.path1().string(),
+                              error.code().message()),
+                  1);
   } catch (const std::system_error& error) {
     const char* const where = std::ferror(stdout) ? "standard output" : "system";
-    return report(fmt::format("[{}] expected no failure, got '{}'", where, error.code().message()), 1);
+    return report(fmt::format("[{}] expected no failure, got '{}'", where, error.code().message()),
+                  1);
   } catch (const std::exception& error) {
-    return report(fmt::format("[{}] expected no failure, got '{}'", root.get_name(), error.what()), 1);
+    return report(fmt::format("[{}] expected no failure, got '{}'", root.get_name(), error.what()),
+                  1);
   }
 }
 

@@ -1,7 +1,8 @@
 // The command line: one register_… function for each group of subcommands, each in its own file.
 //
-// Exit status: what the action returns; 1 for an Error; 2 for a ConfigError and for a line that cannot be parsed. A path
-// that does not exist is 1, so options must not use CLI11's path validators: open the file and throw IoError.
+// Exit status: what the action returns; 1 for an Error; 2 for a ConfigError and for a line that
+// cannot be parsed. A path that does not exist is 1, so options must not use CLI11's path
+// validators: open the file and throw IoError.
 #pragma once
 #include <CLI/CLI.hpp>
 #include <functional>
@@ -10,7 +11,8 @@
 
 namespace electra::cli {
 
-// What every command understands, and what the chosen one will do once the whole line has been parsed.
+// What every command understands, and what the chosen one will do once the whole line has been
+// parsed.
 struct Invocation {
   std::string device = "auto";  // auto | cpu | simt | cuda
   int threads = 0;              // 0: all cores the process may use
@@ -21,14 +23,16 @@ struct Invocation {
 
 // --device, --threads, --quiet, --log-level: on every command and before it.
 void add_common_options(CLI::App& app, Invocation& invocation);
-// Adds a subcommand with the options every command has and a footer "Example:" with each line of example after "  $ ".
-// A command's callback stores what it will do in invocation.action.
-CLI::App* add_command(CLI::App& parent, const std::string& name, const std::string& description, const std::string& example,
-                      Invocation& invocation);
+// Adds a subcommand with the options every command has and a footer "Example:" with each line of
+// example after "  $ ". A command's callback stores what it will do in invocation.action.
+CLI::App* add_command(CLI::App& parent, const std::string& name, const std::string& description,
+                      const std::string& example, Invocation& invocation);
 // Adds a subcommand that only holds others ("vocab"), of which exactly one must be named.
-CLI::App* add_group(CLI::App& parent, const std::string& name, const std::string& description, const std::string& example);
+CLI::App* add_group(CLI::App& parent, const std::string& name, const std::string& description,
+                    const std::string& example);
 
-// Parses the line, runs the action, and turns whatever was thrown into the exit status and one line on standard error.
+// Parses the line, runs the action, and turns whatever was thrown into the exit status and one line
+// on standard error.
 int run(CLI::App& root, Invocation& invocation, int argc, const char* const* argv);
 // Threads a command uses: --threads, or every core the process may use.
 int thread_count(const Invocation& invocation);

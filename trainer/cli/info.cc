@@ -20,7 +20,8 @@ int info(int threads) {
   fmt::print("memory       {:.1f} GiB\n", static_cast<double>(device.memory_bytes) / kGiB);
   fmt::print("GPU          {}\n", device.gpu);
   fmt::print("version      {} (commit {})\n", build.version, build.commit);
-  fmt::print("build        {}, {}, assertions {}\n", build.build_type, build.compiler, build.assertions ? "on" : "off");
+  fmt::print("build        {}, {}, assertions {}\n", build.build_type, build.compiler,
+             build.assertions ? "on" : "off");
   fmt::print("libraries    {}\n", build.libraries);
   return 0;
 }
@@ -28,8 +29,11 @@ int info(int threads) {
 }  // namespace
 
 void register_info(CLI::App& root, Invocation& invocation) {
-  CLI::App* command = add_command(root, "info", "show the device, the build and the libraries", "electra info", invocation);
-  command->callback([&invocation] { invocation.action = [&invocation] { return info(thread_count(invocation)); }; });
+  CLI::App* command = add_command(root, "info", "show the device, the build and the libraries",
+                                  "electra info", invocation);
+  command->callback([&invocation] {
+    invocation.action = [&invocation] { return info(thread_count(invocation)); };
+  });
 }
 
 }  // namespace electra::cli

@@ -4,11 +4,15 @@
 
 int main(int argc, char** argv) {
   using namespace electra;
-  CLI::App root("Trains ELECTRA from raw text: vocabulary, data, pre-training, evaluation.", "electra");
+  CLI::App root("Trains ELECTRA from raw text: vocabulary, data, pre-training, evaluation.",
+                "electra");
   cli::Invocation invocation;
   const BuildInfo build = build_info();
-  root.set_version_flag("--version", "electra " + build.version + " (" + build.commit + ")", "print the version and exit");
-  root.footer("Example:\n  $ electra pretrain tiny data=DIR run=RUN\n'electra COMMAND --help' explains a command.");
+  root.set_version_flag("--version", "electra " + build.version + " (" + build.commit + ")",
+                        "print the version and exit");
+  root.footer(
+      "Example:\n  $ electra pretrain tiny data=DIR run=RUN\n'electra COMMAND --help' explains a "
+      "command.");
   root.require_subcommand(1);
   cli::add_common_options(root, invocation);
   cli::register_info(root, invocation);
