@@ -3,13 +3,16 @@
 #include "kernels/gemm.h"
 
 #include <dnnl.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <exception>
 
 #include "kernels/cpu/common.h"
 #include "kernels/cpu/gemm_block.h"
+
+// Of libgomp, the OpenMP runtime that Debian's oneDNN is linked with. Declared here because <omp.h> and -fopenmp are the
+// compiler's: clang's would set the threads of another runtime.
+extern "C" void omp_set_num_threads(int threads);
 
 namespace electra {
 namespace cpu {

@@ -8,7 +8,6 @@ find kernels engine model tokenizer trainer -type f \( -name '*.h' -o -name '*.c
 BEGIN {
   # header pattern -> pattern of the files that may include it; what is listed nowhere may be included nowhere.
   wrapper["^(oneapi/)?dnnl"]   = "^kernels/cpu/gemm[a-z_]*[.](cc|h)$"
-  wrapper["^omp[.]h$"]         = "^kernels/cpu/gemm[a-z_]*[.]cc$"
   wrapper["^unicode/"]         = "^tokenizer/(unicode|sentences)[.]cc$"
   wrapper["^yaml-cpp/"]        = "^trainer/config_yaml[.]cc$"
   wrapper["^CLI/"]             = "^trainer/cli/"
