@@ -1,0 +1,61 @@
+// A data directory, what `electra data build` makes: train and held-out token shards, the vocabulary and the tokenizer's
+// settings, so that everything later needs nothing else.
+#pragma once
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/masking.h"
+#include "tokenizer/tokenizer.h"
+#include "trainer/data/token_shards.h"
+
+namespace electra {
+
+struct DataBuildOptions {
+  std::vector<std::string> texts;   // files and folders
+  std::filesystem::path vocabulary; // vocab.txt
+  std::filesystem::path out;
+  TokenizerOptions tokenizer;
+  double heldout = 0.01;            // share of the text kept out of training
+  bool skip_invalid = false;
+  int threads = 1;
+  std::function<void(double)> progress;  // share of the text done; may be empty
+  std::function<bool()> stop;            // true: give up, leaving nothing; may be empty
+};
+
+struct DataBuildReport {
+  ShardInfo train, heldout;
+  int64_t skipped_lines = 0;
+  uint64_t text_bytes = 0;
+  bool stopped = false;
+};
+
+// Tokenizes text into options.out. The result is a function of text, vocabulary and options alone, not of threads. Throws
+// IoError, DataError; out is complete or untouched.
+DataBuildReport build_data(const DataBuildOptions& options);
+
+class DataSet {
+ public:
+  // Opens and validates. Throws IoError for what is missing, DataError for shards of another vocabulary or damaged ones.
+  explicit DataSet(const std::filesystem::path& directory);
+  const std::filesystem::path& directory() const { return directory_; }
+  const Vocabulary& vocabulary() const { return vocabulary_; }
+  SpecialIds special() const;
+  TokenizerOptions tokenizer_options() const;
+  const TokenShard& train() const { return train_; }
+  const TokenShard& heldout() const { return heldout_; }
+  // Entropy of the held-out pieces' own frequencies, in nats: what a model reaches that has learnt only word frequencies.
+  double heldout_unigram_entropy() const;
+
+ private:
+  std::filesystem::path directory_;
+  Vocabulary vocabulary_;
+  TokenShard train_, heldout_;
+};
+
+// tokenizer_config.json with transformers' keys, and its way back.
+std::string tokenizer_config_json(const TokenizerOptions& options);
+TokenizerOptions parse_tokenizer_config(const std::filesystem::path& file);
+
+}  // namespace electra

@@ -1,0 +1,59 @@
+// Examples: [CLS] a [SEP] b [SEP] of at most seq_len tokens from the sentences of a document, as the original's ExampleBuilder
+// (build_pretraining_dataset.py) makes them. No state crosses a document and every choice is a Philox draw at (document,
+// number of the example in it), so any example can be found again.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "kernels/masking.h"
+#include "trainer/data/token_shards.h"
+
+namespace electra {
+
+// fixed: what overflows an example starts the next one. google: it is thrown away.
+enum class Overflow : uint8_t { fixed, google };
+
+struct ExampleOptions {
+  int64_t seq_len = 128;
+  Overflow overflow = Overflow::fixed;
+  uint64_t seed = 0;
+  double single_segment = 0.1;  // probability of an example of one segment
+  double random_length = 0.05;  // probability of a target length drawn from [5, seq_len]
+  double spill = 0.5;           // probability that a sentence which does not fit segment a goes there while b is empty
+};
+
+// Where an example's tokens stand.
+struct Example {
+  uint32_t document = 0;
+  uint32_t number = 0;  // of the example in its document
+  uint32_t begin = 0;   // fixed: first token, google: first sentence, counted from the document's first
+  uint16_t first = 0, second = 0;  // lengths of the segments, in tokens
+};
+
+class ExampleIndex {
+ public:
+  // Plans all examples of a shard. The shard must outlive the index. Throws ConfigError for seq_len outside 5 … 65,535.
+  ExampleIndex(const TokenShard& shard, const ExampleOptions& options, const SpecialIds& special);
+
+  int64_t size() const { return static_cast<int64_t>(examples_.size()); }
+  const Example& operator[](int64_t i) const { return examples_[static_cast<size_t>(i)]; }
+  int64_t length(int64_t i) const;  // tokens with [CLS] and [SEP]
+  // Writes length(i) ids and segment numbers.
+  void build(int64_t i, int32_t* ids, int32_t* segments) const;
+  // Share of the shard's pieces that stand in an example.
+  double share_kept() const;
+
+ private:
+  void plan_fixed(int64_t document);
+  void plan_google(int64_t document);
+  double draw(int64_t document, int64_t number, uint32_t index) const;
+  int64_t target_length(int64_t document, int64_t number) const;
+
+  const TokenShard* shard_;
+  ExampleOptions options_;
+  SpecialIds special_;
+  std::vector<Example> examples_;
+  int64_t kept_ = 0;
+};
+
+}  // namespace electra

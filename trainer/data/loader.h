@@ -1,0 +1,77 @@
+// Loader: packed batches in an order that is a function of (seed, epoch) alone, built ahead by a thread of its own.
+#pragma once
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "model/encoder.h"
+#include "trainer/data/examples.h"
+#include "trainer/electra_program.h"
+
+namespace electra {
+
+// A place in the stream of examples: the next one is number `next` of the epoch's order.
+struct LoaderState {
+  int64_t epoch = 0, next = 0;
+  bool operator==(const LoaderState&) const = default;
+};
+
+// A batch that owns its memory; arrays have the capacity of its BatchShape, zeros beyond what is used.
+struct PackedBatch {
+  std::vector<int32_t> ids, segments, sequence_offsets;
+  int64_t sequences = 0, tokens = 0;
+  LoaderState after;  // where the batch after this one begins
+  explicit PackedBatch(const BatchShape& shape);
+  HostBatch view() const { return {ids.data(), segments.data(), sequence_offsets.data(), sequences, tokens}; }
+};
+
+// The order of an epoch: a bijection of [0, size), a Feistel network on Philox with cycle walking, so that no table is kept.
+class EpochOrder {
+ public:
+  EpochOrder(int64_t size, uint64_t seed, int64_t epoch);
+  int64_t operator()(int64_t i) const;
+
+ private:
+  int64_t size_;
+  int half_bits_;
+  uint64_t key_;
+  uint32_t epoch_;
+};
+
+// Fills a batch with the examples from state on: shape.sequences of them, fewer where the capacity in tokens is used up first.
+// Epochs follow one another without a gap.
+void fill_batch(const ExampleIndex& examples, const BatchShape& shape, uint64_t seed, const LoaderState& state, PackedBatch& batch);
+
+// All examples in their own order, once: evaluation. At most max_batches (0: all).
+std::vector<PackedBatch> fixed_batches(const ExampleIndex& examples, const BatchShape& shape, int64_t max_batches);
+
+class Loader {
+ public:
+  // The index must outlive the loader. Throws DataError for an index without examples.
+  Loader(const ExampleIndex& examples, const BatchShape& shape, uint64_t seed, LoaderState start);
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+
+  // Swaps the next batch into `batch`; waits for it if need be. Allocates nothing. Rethrows what the thread threw.
+  void next(PackedBatch& batch);
+
+ private:
+  void work(std::stop_token stop);
+
+  const ExampleIndex* examples_;
+  BatchShape shape_;
+  uint64_t seed_;
+  LoaderState state_;  // of the thread
+  std::mutex mutex_;
+  std::condition_variable_any changed_;
+  std::vector<PackedBatch> ring_;
+  size_t ready_ = 0, read_ = 0, write_ = 0;
+  std::exception_ptr failure_;
+  std::jthread thread_;
+};
+
+}  // namespace electra

@@ -1,0 +1,177 @@
+#include "trainer/data/token_shards.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "kernels/core/error.h"
+
+namespace electra {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kMagic[9] = {'M', 'M', 'I', 'D', 'I', 'D', 'X', 0, 0};
+constexpr uint8_t kI32 = 4, kU16 = 8;   // Megatron's codes
+constexpr int64_t kU16Vocabulary = 65500;
+constexpr size_t kBlock = 1 << 20;      // bytes a checksum covers
+constexpr size_t kHeader = 34;          // bytes before the lengths
+
+fs::path with(const fs::path& stem, const char* extension) { return stem.string() + extension; }
+
+template <class T> void append(std::string& out, T value) { out.append(reinterpret_cast<const char*>(&value), sizeof value); }
+
+template <class T> T read(std::span<const std::byte> bytes, size_t at) {
+  T value;
+  std::memcpy(&value, bytes.data() + at, sizeof value);
+  return value;
+}
+
+[[noreturn]] void bad(const fs::path& path, const std::string& expected, const std::string& got) {
+  throw DataError(path.string(), "expected " + expected + ", got " + got);
+}
+
+std::string to_json(const ShardInfo& info) {
+  const nlohmann::ordered_json json = {{"format", "electra-shard"}, {"version", 1},
+                                       {"tokenizer_sha256", info.tokenizer_sha256}, {"vocab_size", info.vocab_size},
+                                       {"mode", info.mode}, {"lowercase", info.lowercase}, {"strip_accents", info.strip_accents},
+                                       {"split_chinese", info.split_chinese}, {"split_unit", info.split_unit},
+                                       {"tokens", info.tokens}, {"sentences", info.sentences}, {"documents", info.documents},
+                                       {"corpus_xxh64", info.corpus_xxh64}, {"block_bytes", kBlock}, {"block_xxh64", info.block_xxh64}};
+  return json.dump(1) + "\n";
+}
+
+ShardInfo from_json(const fs::path& path) {
+  try {
+    const auto json = nlohmann::json::parse(read_file(path));
+    if (json.at("format") != "electra-shard" || json.at("version") != 1) bad(path, "format electra-shard, version 1", json.value("format", "another"));
+    ShardInfo info;
+    json.at("tokenizer_sha256").get_to(info.tokenizer_sha256);
+    json.at("vocab_size").get_to(info.vocab_size);
+    json.at("mode").get_to(info.mode);
+    json.at("lowercase").get_to(info.lowercase);
+    json.at("strip_accents").get_to(info.strip_accents);
+    json.at("split_chinese").get_to(info.split_chinese);
+    json.at("split_unit").get_to(info.split_unit);
+    json.at("tokens").get_to(info.tokens);
+    json.at("sentences").get_to(info.sentences);
+    json.at("documents").get_to(info.documents);
+    json.at("corpus_xxh64").get_to(info.corpus_xxh64);
+    json.at("block_xxh64").get_to(info.block_xxh64);
+    return info;
+  } catch (const nlohmann::json::exception& error) {
+    bad(path, "the sidecar of a token shard", std::string("'") + error.what() + "'");
+  }
+}
+
+}  // namespace
+
+TokenShardWriter::TokenShardWriter(const fs::path& stem, int64_t vocab_size)
+    : stem_(stem), vocab_size_(vocab_size), bin_(with(stem, ".bin"), std::ios::binary | std::ios::trunc) {
+  if (!bin_) throw IoError(with(stem, ".bin").string(), std::string("expected to write a file, got '") + std::strerror(errno) + "'");
+}
+
+void TokenShardWriter::add_sentence(std::span<const int32_t> ids) {
+  if (ids.empty()) return;
+  for (const int32_t id : ids) {
+    if (vocab_size_ < kU16Vocabulary) append(pending_, static_cast<uint16_t>(id));
+    else append(pending_, id);
+  }
+  lengths_.push_back(static_cast<int32_t>(ids.size()));
+  tokens_ += static_cast<int64_t>(ids.size());
+  while (pending_.size() >= kBlock) flush_block(false);
+}
+
+void TokenShardWriter::end_document() {
+  const auto sentences = static_cast<int64_t>(lengths_.size());
+  if (sentences > documents_.back()) documents_.push_back(sentences);
+}
+
+void TokenShardWriter::flush_block(bool last) {
+  const size_t n = last ? pending_.size() : kBlock;
+  if (n == 0) return;
+  const std::string_view block(pending_.data(), n);
+  block_xxh64_.push_back(hex64(xxh64(block)));
+  bin_.write(block.data(), static_cast<std::streamsize>(n));
+  if (!bin_) throw IoError(with(stem_, ".bin").string(), std::string("expected to write tokens, got '") + std::strerror(errno) + "'");
+  pending_.erase(0, n);
+}
+
+void TokenShardWriter::finish(ShardInfo info) {
+  end_document();
+  flush_block(true);
+  bin_.close();
+  if (!bin_) throw IoError(with(stem_, ".bin").string(), std::string("expected to write tokens, got '") + std::strerror(errno) + "'");
+  const size_t bytes_per_token = vocab_size_ < kU16Vocabulary ? 2 : 4;
+  std::string idx(kMagic, sizeof kMagic);
+  append<uint64_t>(idx, 1);
+  append<uint8_t>(idx, bytes_per_token == 2 ? kU16 : kI32);
+  append<uint64_t>(idx, lengths_.size());
+  append<uint64_t>(idx, documents_.size());
+  for (const int32_t length : lengths_) append(idx, length);
+  int64_t offset = 0;
+  for (const int32_t length : lengths_) {
+    append(idx, offset);
+    offset += length * static_cast<int64_t>(bytes_per_token);
+  }
+  for (const int64_t d : documents_) append(idx, d);
+  write_file(with(stem_, ".idx"), idx);
+  info.vocab_size = vocab_size_;
+  info.tokens = tokens_;
+  info.sentences = static_cast<int64_t>(lengths_.size());
+  info.documents = documents();
+  info.block_xxh64 = block_xxh64_;
+  write_file(with(stem_, ".json"), to_json(info));
+}
+
+TokenShard::TokenShard(const fs::path& stem) : bin_(with(stem, ".bin")), info_(from_json(with(stem, ".json"))) {
+  const fs::path idx_path = with(stem, ".idx"), bin_path = with(stem, ".bin");
+  const MappedFile idx_file(idx_path);
+  const auto idx = idx_file.bytes();
+  const auto bytes = bin_.bytes();
+  if (idx.size() < kHeader || std::memcmp(idx.data(), kMagic, sizeof kMagic) != 0) bad(idx_path, "a Megatron index", "a file of " + std::to_string(idx.size()) + " bytes without its magic number");
+  const auto version = read<uint64_t>(idx, 9);
+  const auto code = read<uint8_t>(idx, 17);
+  const auto sentences = read<uint64_t>(idx, 18), table = read<uint64_t>(idx, 26);
+  if (version != 1) bad(idx_path, "version 1", std::to_string(version));
+  if (code != kU16 && code != kI32) bad(idx_path, "ids of type u16 (8) or i32 (4)", "code " + std::to_string(code));
+  if (sentences > idx.size() || table > idx.size() || idx.size() != kHeader + 12 * sentences + 8 * table)
+    bad(idx_path, std::to_string(kHeader + 12 * sentences + 8 * table) + " bytes for " + std::to_string(sentences) + " sentences and " + std::to_string(table) + " document boundaries", std::to_string(idx.size()));
+  wide_ = code == kI32;
+  const int64_t width = wide_ ? 4 : 2;
+  starts_.assign(1, 0);
+  for (uint64_t s = 0; s < sentences; ++s) {
+    const auto length = read<int32_t>(idx, kHeader + 4 * s);
+    const auto offset = read<int64_t>(idx, kHeader + 4 * sentences + 8 * s);
+    if (length <= 0 || offset != starts_.back() * width)
+      bad(idx_path, "sentence " + std::to_string(s) + " at byte " + std::to_string(starts_.back() * width) + " with at least one token", "length " + std::to_string(length) + " at byte " + std::to_string(offset));
+    starts_.push_back(starts_.back() + length);
+  }
+  if (static_cast<int64_t>(bytes.size()) != tokens() * width)
+    bad(bin_path, std::to_string(tokens() * width) + " bytes for " + std::to_string(tokens()) + " tokens", std::to_string(bytes.size()));
+  for (uint64_t d = 0; d < table; ++d) documents_.push_back(read<int64_t>(idx, kHeader + 12 * sentences + 8 * d));
+  if (documents_.empty() || documents_.front() != 0 || documents_.back() != static_cast<int64_t>(sentences) || !std::is_sorted(documents_.begin(), documents_.end()))
+    bad(idx_path, "document boundaries rising from 0 to " + std::to_string(sentences), "others");
+  const size_t blocks = (bytes.size() + kBlock - 1) / kBlock;
+  if (info_.block_xxh64.size() != blocks) bad(with(stem, ".json"), std::to_string(blocks) + " checksums", std::to_string(info_.block_xxh64.size()));
+  for (size_t b = 0; b < blocks; ++b) {
+    const auto block = bytes.subspan(b * kBlock, std::min(kBlock, bytes.size() - b * kBlock));
+    if (const std::string got = hex64(xxh64(block)); got != info_.block_xxh64[b])
+      bad(bin_path, "checksum " + info_.block_xxh64[b] + " of MiB " + std::to_string(b), got);
+  }
+  for (int64_t i = 0; i < tokens(); ++i)
+    if (token(i) < 0 || token(i) >= info_.vocab_size)
+      bad(bin_path, "ids 0 to " + std::to_string(info_.vocab_size - 1), std::to_string(token(i)) + " at token " + std::to_string(i));
+}
+
+int32_t TokenShard::token(int64_t i) const {
+  const auto at = static_cast<size_t>(i);
+  return wide_ ? read<int32_t>(bin_.bytes(), 4 * at) : read<uint16_t>(bin_.bytes(), 2 * at);
+}
+
+void TokenShard::copy(int64_t first, int64_t count, int32_t* out) const {
+  for (int64_t i = 0; i < count; ++i) out[i] = token(first + i);
+}
+
+}  // namespace electra

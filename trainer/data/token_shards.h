@@ -1,0 +1,75 @@
+// Token shards: Megatron's indexed dataset (NAME.bin, NAME.idx) plus a sidecar NAME.json. A sequence is a sentence, a document
+// a document.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "trainer/files.h"
+
+namespace electra {
+
+// What the sidecar says.
+struct ShardInfo {
+  std::string tokenizer_sha256;   // of the vocabulary
+  int64_t vocab_size = 0;
+  std::string mode;               // hf | google
+  bool lowercase = true, strip_accents = true, split_chinese = true;
+  std::string split_unit;         // "document", or "block of N paragraphs" where there were few documents
+  int64_t tokens = 0, sentences = 0, documents = 0;
+  std::string corpus_xxh64;       // of the text, in order
+  std::vector<std::string> block_xxh64;  // of each MiB of NAME.bin
+};
+
+class TokenShardWriter {
+ public:
+  // stem: path without extension. Ids are stored as u16 where the vocabulary has fewer than 65,500 tokens, else as i32.
+  TokenShardWriter(const std::filesystem::path& stem, int64_t vocab_size);
+  void add_sentence(std::span<const int32_t> ids);
+  void end_document();
+  int64_t tokens() const { return tokens_; }
+  int64_t documents() const { return static_cast<int64_t>(documents_.size()) - 1; }
+  // Writes .idx and .json; counts and checksums of info are filled in. Throws IoError.
+  void finish(ShardInfo info);
+
+ private:
+  std::filesystem::path stem_;
+  int64_t vocab_size_;
+  std::ofstream bin_;
+  std::vector<int32_t> lengths_;
+  std::vector<int64_t> documents_{0};  // sentences before each document's end
+  int64_t tokens_ = 0;
+  std::string pending_;                // bytes of the current MiB
+  std::vector<std::string> block_xxh64_;
+  void flush_block(bool last);
+};
+
+class TokenShard {
+ public:
+  // Opens and validates: sizes, offsets, document table, checksums, ids below the vocabulary's size. Throws IoError and, naming
+  // file, what was expected and what came, DataError.
+  explicit TokenShard(const std::filesystem::path& stem);
+
+  const ShardInfo& info() const { return info_; }
+  int64_t documents() const { return static_cast<int64_t>(documents_.size()) - 1; }
+  int64_t sentences() const { return static_cast<int64_t>(starts_.size()) - 1; }
+  int64_t tokens() const { return starts_.back(); }
+  // Sentences [first, last) of a document.
+  int64_t first_sentence(int64_t document) const { return documents_[static_cast<size_t>(document)]; }
+  // First token of a sentence, counted over the shard; sentence may be sentences().
+  int64_t start(int64_t sentence) const { return starts_[static_cast<size_t>(sentence)]; }
+  int32_t token(int64_t i) const;
+  void copy(int64_t first, int64_t count, int32_t* out) const;
+
+ private:
+  MappedFile bin_;
+  bool wide_ = false;
+  ShardInfo info_;
+  std::vector<int64_t> starts_;     // sentences + 1
+  std::vector<int64_t> documents_;  // documents + 1, in sentences
+};
+
+}  // namespace electra

@@ -1,0 +1,60 @@
+// Files written so that nothing is ever half there: under a temporary name, synced, renamed.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace electra {
+
+// Throws IoError.
+std::string read_file(const std::filesystem::path& path);
+// Writes and syncs path itself: for files inside a directory that is renamed as a whole. Throws IoError, for example on a full
+// disk.
+void write_file(const std::filesystem::path& path, std::string_view bytes);
+// The same through a temporary sibling, so that path is either what it was or complete.
+void replace_file(const std::filesystem::path& path, std::string_view bytes);
+// Makes renames within a directory durable.
+void sync_directory(const std::filesystem::path& directory);
+// Renames from to to, where nothing stands, and syncs the parent. Throws IoError.
+void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);
+
+uint64_t xxh64(std::span<const std::byte> bytes, uint64_t seed = 0);
+uint64_t xxh64(std::string_view bytes, uint64_t seed = 0);
+// 16 hexadecimal digits.
+std::string hex64(uint64_t value);
+
+// A file mapped read-only while the object lives; empty files map to an empty span. Throws IoError.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&&) = delete;
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+ private:
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// A directory that is built under a temporary name beside its final one and appears complete or not at all.
+class StagedDirectory {
+ public:
+  // Removes what an interrupted predecessor left. Throws IoError.
+  explicit StagedDirectory(const std::filesystem::path& final_path);
+  ~StagedDirectory();  // removes the staging directory unless published
+  StagedDirectory(const StagedDirectory&) = delete;
+  StagedDirectory& operator=(const StagedDirectory&) = delete;
+  const std::filesystem::path& path() const { return staging_; }
+  // Renames it into place; what stood there goes away only after the new one is complete.
+  void publish();
+
+ private:
+  std::filesystem::path final_, staging_;
+  bool published_ = false;
+};
+
+}  // namespace electra
