@@ -17,6 +17,10 @@ int main(int argc, char** argv) {
   cli::add_common_options(root, invocation);
   cli::register_info(root, invocation);
   cli::register_config(root, invocation);
+  cli::register_vocab(root, invocation);
+  cli::register_tokenize(root, invocation);
+  cli::register_data(root, invocation);
   cli::register_plan(root, invocation);
+  cli::register_pretrain(root, invocation);
   return cli::run(root, invocation, argc, argv);
 }

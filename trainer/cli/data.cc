@@ -1,0 +1,138 @@
+// electra data build | inspect
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "kernels/core/error.h"
+#include "trainer/cli/cli.h"
+#include "trainer/cli/tokenizer_arguments.h"
+#include "trainer/data/data_set.h"
+#include "trainer/data/examples.h"
+#include "trainer/log.h"
+#include "trainer/signals.h"
+
+namespace electra::cli {
+namespace {
+
+struct BuildArguments {
+  std::vector<std::string> texts;
+  std::string vocabulary, out;
+  double heldout = 0.01;
+  bool skip_invalid = false;
+  TokenizerArguments tokenizer;
+};
+
+int build(const BuildArguments& args, int threads) {
+  const SignalGuard signals;
+  int shown = -1;
+  const DataBuildReport report = build_data({.texts = args.texts,
+                                             .vocabulary = args.vocabulary,
+                                             .out = args.out,
+                                             .tokenizer = args.tokenizer.options(),
+                                             .heldout = args.heldout,
+                                             .skip_invalid = args.skip_invalid,
+                                             .threads = threads,
+                                             .progress =
+                                                 [&](double share) {
+                                                   if (const int tenth = static_cast<int>(share * 10); tenth > shown) {
+                                                     shown = tenth;
+                                                     log::info(fmt::format("data build: {} %", tenth * 10));
+                                                   }
+                                                 },
+                                             .stop = [&] { return signals.received() != 0; }});
+  if (report.stopped) return signals.exit_status();
+  if (report.skipped_lines > 0) log::warning(fmt::format("[data build] left out {} lines that are not UTF-8 text", report.skipped_lines));
+  if (report.heldout.split_unit != "document")
+    log::info(fmt::format("data build: few documents, so the held-out split is by {}", report.heldout.split_unit));
+  fmt::print("{}: {:.1f} MB of text, {} training pieces in {} sentences of {} documents, {} held out (split by {})\n", args.out,
+             static_cast<double>(report.text_bytes) / 1e6, report.train.tokens, report.train.sentences, report.train.documents,
+             report.heldout.tokens, report.heldout.split_unit);
+  return 0;
+}
+
+struct InspectArguments {
+  std::string directory;
+  int64_t example = -1, seq_len = 128;
+  uint64_t seed = 0;
+  bool json = false;
+};
+
+std::string decoded(const ExampleIndex& index, const Vocabulary& vocabulary, int64_t i) {
+  std::vector<int32_t> ids(static_cast<size_t>(index.length(i))), segments(ids.size());
+  index.build(i, ids.data(), segments.data());
+  std::string text;
+  for (const int32_t id : ids) text.append(text.empty() ? "" : " ").append(vocabulary.token(id));
+  return text;
+}
+
+int inspect(const InspectArguments& args) {
+  const DataSet data(args.directory);
+  const ExampleOptions options{.seq_len = args.seq_len, .seed = args.seed};
+  const ExampleIndex index(data.train(), options, data.special());
+  if (args.example >= index.size() || args.example < -1)
+    throw DataError("--example", fmt::format("expected 0 to {}, got {}", index.size() - 1, args.example));
+  double share_google = 0;
+  {
+    ExampleOptions google = options;
+    google.overflow = Overflow::google;
+    share_google = ExampleIndex(data.train(), google, data.special()).share_kept();
+  }
+  const ShardInfo &train = data.train().info(), &heldout = data.heldout().info();
+  int64_t unknown = 0;
+  std::array<int64_t, 6> histogram{};  // of sentence lengths: up to 8, 16, 32, 64, 128, more
+  for (int64_t s = 0; s < data.train().sentences(); ++s) {
+    const int64_t n = data.train().start(s + 1) - data.train().start(s);
+    size_t bin = 0;
+    for (int64_t limit = 8; bin < 5 && n > limit; limit *= 2) ++bin;
+    ++histogram[bin];
+  }
+  for (int64_t i = 0; i < data.train().tokens(); ++i) unknown += data.train().token(i) == data.vocabulary().unk();
+  const double entropy = data.heldout_unigram_entropy();
+  if (args.json) {
+    nlohmann::ordered_json json = {{"vocab_size", data.vocabulary().size()}, {"train_tokens", train.tokens}, {"train_sentences", train.sentences},
+                                   {"train_documents", train.documents}, {"heldout_tokens", heldout.tokens}, {"heldout_documents", heldout.documents},
+                                   {"split_unit", train.split_unit}, {"unknown", unknown}, {"seq_len", args.seq_len}, {"examples", index.size()},
+                                   {"share_kept", index.share_kept()}, {"share_kept_google", share_google}, {"heldout_unigram_entropy", entropy}};
+    if (args.example >= 0) json["example"] = decoded(index, data.vocabulary(), args.example);
+    fmt::print("{}\n", json.dump());
+    return 0;
+  }
+  fmt::print("vocabulary        {} entries, {}, mode {}\n", data.vocabulary().size(), train.lowercase ? "lower case" : "cased", train.mode);
+  fmt::print("training          {} pieces in {} sentences of {} documents, {} [UNK]\n", train.tokens, train.sentences, train.documents, unknown);
+  fmt::print("held out          {} pieces in {} sentences, split by {}; unigram entropy {:.4f} nats\n", heldout.tokens, heldout.sentences, train.split_unit, entropy);
+  fmt::print("sentence lengths  to 8: {}, 16: {}, 32: {}, 64: {}, 128: {}, more: {}\n", histogram[0], histogram[1], histogram[2], histogram[3], histogram[4], histogram[5]);
+  fmt::print("at length {:<8}{} examples, {:.2f} % of the pieces kept (the original's rule: {:.2f} %)\n", args.seq_len, index.size(), 100 * index.share_kept(), 100 * share_google);
+  const int64_t first = args.example >= 0 ? args.example : 0, last = args.example >= 0 ? first + 1 : std::min<int64_t>(3, index.size());
+  for (int64_t i = first; i < last; ++i)
+    fmt::print("example {:<10}document {}, number {}: {}\n", i, index[i].document, index[i].number, decoded(index, data.vocabulary(), i));
+  return 0;
+}
+
+}  // namespace
+
+void register_data(CLI::App& root, Invocation& invocation) {
+  CLI::App* group = add_group(root, "data", "turn text into token shards, look at them", "electra data build corpus.txt --vocab vocab.txt --out data");
+
+  const auto build_args = std::make_shared<BuildArguments>();
+  CLI::App* command = add_command(*group, "build", "tokenize text files and folders into a data directory with a held-out part", "electra data build corpus.txt --vocab vocab.txt --out data", invocation);
+  command->add_option("text", build_args->texts, "UTF-8 text files, or folders searched for *.txt; a paragraph a line, a blank line between documents")->required()->option_text("TEXT…");
+  command->add_option("--vocab", build_args->vocabulary, "the vocabulary")->required()->option_text("FILE");
+  command->add_option("--out", build_args->out, "the directory to make; an earlier build there is replaced once the new one is complete")->required()->option_text("DIR");
+  command->add_option("--heldout", build_args->heldout, "share of the text kept out of training")->check(CLI::Range(0.0001, 0.9))->capture_default_str();
+  command->add_flag("--skip-invalid", build_args->skip_invalid, "leave out lines that are not UTF-8 text, and say how many");
+  add_tokenizer_arguments(*command, build_args->tokenizer);
+  command->callback([build_args, &invocation] {
+    invocation.action = [build_args, &invocation] { return build(*build_args, thread_count(invocation)); };
+  });
+
+  const auto inspect_args = std::make_shared<InspectArguments>();
+  command = add_command(*group, "inspect", "counts, share of pieces kept, and examples as the model sees them", "electra data inspect data --seq-len 64", invocation);
+  command->add_option("dir", inspect_args->directory, "a data directory")->required()->option_text("DIR");
+  command->add_option("--example", inspect_args->example, "show this example alone")->option_text("N");
+  command->add_option("--seq-len", inspect_args->seq_len, "length in tokens")->capture_default_str()->option_text("N");
+  command->add_option("--seed", inspect_args->seed, "of the example builder's draws")->capture_default_str()->option_text("N");
+  command->add_flag("--json", inspect_args->json, "one JSON object");
+  command->callback([inspect_args, &invocation] { invocation.action = [inspect_args] { return inspect(*inspect_args); }; });
+}
+
+}  // namespace electra::cli

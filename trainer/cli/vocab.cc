@@ -1,0 +1,131 @@
+// electra vocab train | inspect | check
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "kernels/core/error.h"
+#include "tokenizer/unicode.h"
+#include "tokenizer/vocabulary_trainer.h"
+#include "trainer/cli/cli.h"
+#include "trainer/cli/tokenizer_arguments.h"
+#include "trainer/data/corpus.h"
+#include "trainer/files.h"
+#include "trainer/log.h"
+
+namespace electra::cli {
+namespace {
+
+struct TrainArguments {
+  std::vector<std::string> texts;
+  std::string out;
+  int64_t size = 30522, min_frequency = 2;
+  bool skip_invalid = false;
+  TokenizerArguments tokenizer;
+};
+
+int train(const TrainArguments& args) {
+  VocabularyTrainer trainer({.tokenizer = args.tokenizer.options(), .size = args.size, .min_frequency = args.min_frequency});
+  CorpusReader reader(corpus_files(args.texts), {args.skip_invalid});
+  for (Document d; reader.next(d);)
+    for (const std::string& paragraph : d.paragraphs) trainer.add(paragraph);
+  if (reader.skipped_lines() > 0) log::warning(fmt::format("[vocab train] left out {} lines that are not UTF-8 text", reader.skipped_lines()));
+  const std::vector<std::string> tokens = trainer.train();
+  if (static_cast<int64_t>(tokens.size()) < args.size)
+    log::warning(fmt::format("[vocab train] expected {} entries, the text yields {}", args.size, tokens.size()));
+  std::string content;
+  for (const std::string& token : tokens) content.append(token).push_back('\n');
+  replace_file(args.out, content);
+  fmt::print("{}: {} entries from {} distinct words\n", args.out, tokens.size(), trainer.distinct_words());
+  return 0;
+}
+
+std::string_view class_of(const std::string& token) {
+  if (token.size() > 2 && token.front() == '[' && token.back() == ']') return token.rfind("[unused", 0) == 0 ? "unused" : "special";
+  if (token.rfind("##", 0) == 0 && token.size() > 2) return "continuing piece";
+  size_t at = 0;
+  unicode::decode(token, at);
+  return at == token.size() ? "character" : "word or first piece";
+}
+
+int inspect(const std::string& file, const std::vector<std::string>& texts, const TokenizerArguments& arguments) {
+  Vocabulary vocabulary = Vocabulary::load(file);
+  std::map<std::string_view, int64_t> classes;
+  std::vector<std::string> longest = vocabulary.tokens();
+  for (const std::string& token : vocabulary.tokens()) ++classes[class_of(token)];
+  std::stable_sort(longest.begin(), longest.end(), [](const auto& a, const auto& b) { return a.size() > b.size(); });
+  longest.resize(std::min<size_t>(longest.size(), 5));
+  // Everything that can fail comes before the first line of output.
+  int64_t words = 0, pieces = 0, unknown = 0;
+  const int32_t unk = vocabulary.unk(), size = vocabulary.size();
+  const std::string sha = vocabulary.sha256();
+  if (!texts.empty()) {
+    const Tokenizer tokenizer(std::move(vocabulary), arguments.options());
+    CorpusReader reader(corpus_files(texts), {});
+    Encoding encoding;
+    for (Document d; reader.next(d);)
+      for (const std::string& paragraph : d.paragraphs) {
+        tokenizer.encode(paragraph, encoding);
+        pieces += static_cast<int64_t>(encoding.ids.size());
+        words += encoding.word_ids.empty() ? 0 : encoding.word_ids.back() + 1;
+        unknown += std::count(encoding.ids.begin(), encoding.ids.end(), unk);
+      }
+  }
+  fmt::print("entries           {}\nsha256            {}\n", size, sha);
+  for (const auto& [name, count] : classes) fmt::print("{:<18}{}\n", name, count);
+  fmt::print("longest           {}\n", fmt::join(longest, ", "));
+  if (!texts.empty() && words > 0)
+    fmt::print("text              {} words, {} pieces, {:.3f} pieces a word, {} [UNK] ({:.4f} %)\n", words, pieces,
+               static_cast<double>(pieces) / static_cast<double>(words), unknown, 100 * static_cast<double>(unknown) / static_cast<double>(std::max<int64_t>(pieces, 1)));
+  return 0;
+}
+
+int check(const std::string& file) {
+  try {
+    const Vocabulary vocabulary = Vocabulary::load(file);
+    fmt::print("{}: good, {} entries, sha256 {}\n", file, vocabulary.size(), vocabulary.sha256());
+    return 0;
+  } catch (const DataError& error) {  // a verdict, not a failure of the command
+    fmt::print("{}: bad, {}\n", file, error.what());
+    return 1;
+  }
+}
+
+}  // namespace
+
+void register_vocab(CLI::App& root, Invocation& invocation) {
+  CLI::App* group = add_group(root, "vocab", "train a vocabulary from text, look at one, check one", "electra vocab train corpus.txt --size 8192 --out vocab.txt");
+
+  const auto train_args = std::make_shared<TrainArguments>();
+  CLI::App* command = add_command(*group, "train", "learn word pieces from text files and folders", "electra vocab train corpus.txt --size 8192 --out vocab.txt", invocation);
+  command->add_option("text", train_args->texts, "UTF-8 text files, or folders searched for *.txt")->required()->option_text("TEXT…");
+  command->add_option("--out", train_args->out, "the vocabulary file to write")->required()->option_text("FILE");
+  command->add_option("--size", train_args->size, "entries; fewer where the text yields no more")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--min-frequency", train_args->min_frequency, "occurrences a merged piece needs")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--algorithm", "how: bpe merges the most frequent pair of pieces")->check(CLI::IsMember({"bpe"}))->option_text("bpe");
+  command->add_flag("--skip-invalid", train_args->skip_invalid, "leave out lines that are not UTF-8 text, and say how many");
+  add_tokenizer_arguments(*command, train_args->tokenizer);
+  command->callback([train_args, &invocation] { invocation.action = [train_args] { return train(*train_args); }; });
+
+  struct InspectArguments {
+    std::string file;
+    std::vector<std::string> texts;
+    TokenizerArguments tokenizer;
+  };
+  const auto inspect_args = std::make_shared<InspectArguments>();
+  command = add_command(*group, "inspect", "entries by class, the longest, and coverage of a text", "electra vocab inspect vocab.txt corpus.txt", invocation);
+  command->add_option("file", inspect_args->file, "a vocabulary")->required()->option_text("FILE");
+  command->add_option("text", inspect_args->texts, "text to measure coverage on")->option_text("TEXT…");
+  add_tokenizer_arguments(*command, inspect_args->tokenizer);
+  command->callback([inspect_args, &invocation] {
+    invocation.action = [inspect_args] { return inspect(inspect_args->file, inspect_args->texts, inspect_args->tokenizer); };
+  });
+
+  const auto file = std::make_shared<std::string>();
+  command = add_command(*group, "check", "say whether a vocabulary can be used; exit status 1 if not", "electra vocab check vocab.txt", invocation);
+  command->add_option("file", *file, "a vocabulary")->required()->option_text("FILE");
+  command->callback([file, &invocation] { invocation.action = [file] { return check(*file); }; });
+}
+
+}  // namespace electra::cli

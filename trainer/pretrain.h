@@ -1,0 +1,23 @@
+// Pre-training: the loop around TrainingStep, with its run directory, logs, evaluations, checkpoints and signals.
+#pragma once
+#include <string>
+
+#include "trainer/config.h"
+
+namespace electra {
+
+struct PretrainRequest {
+  ResolvedConfig config;
+  bool resume = false;          // continue the run in config.run, bit for bit
+  std::string init_from;        // take the weights alone from this run or checkpoint
+  int64_t overfit = 0;          // train on the first N steps' batches again and again
+  bool synthetic = false;       // made-up batches instead of data
+  int threads = 1;
+  bool quiet = false;
+};
+
+// Trains until train_steps or a signal. Returns the exit status: 0, or 128 + signal after a clean stop. Throws Error, three
+// steps in a row that are not finite included; the last good checkpoint is kept.
+int pretrain(PretrainRequest request);
+
+}  // namespace electra
