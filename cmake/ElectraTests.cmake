@@ -17,6 +17,9 @@ target_link_libraries(electra_test_main PUBLIC Catch2::Catch2 PRIVATE electra_fl
 add_library(electra_test_no_warnings OBJECT "${PROJECT_SOURCE_DIR}/tests/no_warnings.cc")
 target_link_libraries(electra_test_no_warnings PRIVATE Catch2::Catch2 electra_flags electra_trainer)
 
+# What the tsan preset builds.
+add_custom_target(electra_threads_tests)
+
 function(electra_test)
   cmake_parse_arguments(PARSE_ARGV 0 arg "DATA;SLOW;THREADS" "NAME" "SOURCES;LINKS")
   if(NOT arg_NAME OR NOT arg_SOURCES OR arg_UNPARSED_ARGUMENTS)
@@ -40,6 +43,7 @@ function(electra_test)
     set(label slow)
   elseif(arg_THREADS)
     set(label threads)
+    add_dependencies(electra_threads_tests ${arg_NAME})
   endif()
   catch_discover_tests(${arg_NAME} TEST_PREFIX "${arg_NAME}/" PROPERTIES LABELS ${label} ${properties})
 endfunction()
