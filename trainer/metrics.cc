@@ -61,6 +61,20 @@ Metrics MetricSums::metrics(double gen_weight, double disc_weight, int64_t paddi
   return m;
 }
 
+std::vector<std::pair<std::string_view, double>> named(const Metrics& m) {
+  return {{"loss", m.loss},
+          {"masked_lm_loss", m.masked_lm_loss},
+          {"disc_loss", m.disc_loss},
+          {"masked_lm_accuracy", m.masked_lm_accuracy},
+          {"sampled_masked_lm_accuracy", m.sampled_masked_lm_accuracy},
+          {"disc_auc", m.disc_auc},
+          {"disc_accuracy", m.disc_accuracy},
+          {"disc_precision", m.disc_precision},
+          {"disc_recall", m.disc_recall},
+          {"replaced_fraction", m.replaced_fraction},
+          {"skill", m.skill}};
+}
+
 double auc(std::span<const int64_t> negatives, std::span<const int64_t> positives) {
   double pairs = 0, below = 0, total_positives = 0;
   for (size_t i = 0; i < negatives.size(); ++i) {

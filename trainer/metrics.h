@@ -3,6 +3,9 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "kernels/binary_classifier.h"
 #include "kernels/core/tensor.h"
@@ -23,6 +26,9 @@ struct Metrics {
   double replaced_fraction = 0;   // q
   double skill = 0;               // 1 − disc_loss / H(q), H(q) = −q ln q − (1 − q) ln(1 − q); 0 where H(q) = 0
 };
+
+// Every metric with its name, in the order they are reported.
+std::vector<std::pair<std::string_view, double>> named(const Metrics& metrics);
 
 // Sums of the loss kernels over any number of batches: integers and doubles added in order.
 class MetricSums {

@@ -36,20 +36,6 @@ constexpr double kFewestPiecesKept = 0.9;  // below this share a warning names t
 
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
-std::vector<std::pair<std::string_view, double>> named(const Metrics& m) {
-  return {{"loss", m.loss},
-          {"masked_lm_loss", m.masked_lm_loss},
-          {"disc_loss", m.disc_loss},
-          {"masked_lm_accuracy", m.masked_lm_accuracy},
-          {"sampled_masked_lm_accuracy", m.sampled_masked_lm_accuracy},
-          {"disc_auc", m.disc_auc},
-          {"disc_accuracy", m.disc_accuracy},
-          {"disc_precision", m.disc_precision},
-          {"disc_recall", m.disc_recall},
-          {"replaced_fraction", m.replaced_fraction},
-          {"skill", m.skill}};
-}
-
 // Text, vocabulary and examples of a run; absent parts for --synthetic.
 struct RunData {
   std::unique_ptr<DataSet> set;
@@ -57,12 +43,6 @@ struct RunData {
   std::vector<PackedBatch> heldout_batches;
   SpecialIds special = kSyntheticSpecialIds;
 };
-
-ExampleOptions example_options(const PretrainConfig& config) {
-  return {.seq_len = config.seq_len,
-          .overflow = config.examples.overflow == Recipe::google ? Overflow::google : Overflow::fixed,
-          .seed = static_cast<uint64_t>(config.seed)};
-}
 
 RunData open_data(ResolvedConfig& resolved, bool synthetic) {
   RunData data;

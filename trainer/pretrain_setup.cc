@@ -22,6 +22,14 @@ ElectraGraphOptions graph_options(const PretrainConfig& config, const SpecialIds
           .max_threads = threads};
 }
 
+ExampleOptions example_options(const PretrainConfig& config) {
+  ExampleOptions options;
+  options.seq_len = config.seq_len;
+  options.overflow = config.examples.overflow == Recipe::google ? Overflow::google : Overflow::fixed;
+  options.seed = static_cast<uint64_t>(config.seed);
+  return options;
+}
+
 OptimizerConfig optimizer_config(const PretrainConfig& config) {
   return {.weight_decay = config.optimizer.weight_decay,
           .beta1 = config.optimizer.beta1,

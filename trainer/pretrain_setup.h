@@ -2,6 +2,7 @@
 #pragma once
 #include "model/electra.h"
 #include "trainer/config.h"
+#include "trainer/data/examples.h"
 #include "trainer/optimizer.h"
 
 namespace electra {
@@ -11,6 +12,7 @@ BatchShape micro_batch_shape(const PretrainConfig& config);
 // Masking of the configuration with the special ids of its vocabulary.
 MaskingOptions masking_options(const PretrainConfig& config, const SpecialIds& special);
 ElectraGraphOptions graph_options(const PretrainConfig& config, const SpecialIds& special, bool train, int threads);
+ExampleOptions example_options(const PretrainConfig& config);
 OptimizerConfig optimizer_config(const PretrainConfig& config);
 
 }  // namespace electra

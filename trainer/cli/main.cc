@@ -22,5 +22,7 @@ int main(int argc, char** argv) {
   cli::register_data(root, invocation);
   cli::register_plan(root, invocation);
   cli::register_pretrain(root, invocation);
+  cli::register_eval(root, invocation);
+  cli::register_probe(root, invocation);
   return cli::run(root, invocation, argc, argv);
 }

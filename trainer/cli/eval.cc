@@ -1,0 +1,72 @@
+// electra eval
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "kernels/core/error.h"
+#include "trainer/cli/cli.h"
+#include "trainer/data/data_set.h"
+#include "trainer/data/loader.h"
+#include "trainer/evaluate.h"
+#include "trainer/pretrain_setup.h"
+#include "trainer/trained_model.h"
+
+namespace electra::cli {
+namespace {
+
+int eval(const std::string& path, const std::vector<std::string>& overrides, bool as_json, int threads) {
+  const TrainedModel model(path, overrides);
+  const PretrainConfig& config = model.config();
+  if (config.data.empty()) throw ConfigError("data", "expected data=DIR, a directory made by 'electra data build', got none");
+  const DataSet data(config.data);
+  if (data.vocabulary().sha256() != model.tokenizer().vocabulary().sha256())
+    throw DataError(config.data, "expected data of the model's vocabulary, sha256 " + model.tokenizer().vocabulary().sha256() + ", got " + data.vocabulary().sha256());
+  const ExampleIndex heldout(data.heldout(), example_options(config), data.special());
+  ThreadPool pool(threads);
+  const Stream stream(pool);
+  Evaluator evaluator(config.model, micro_batch_shape(config), graph_options(config, data.special(), false, threads),
+                      static_cast<uint64_t>(config.seed), stream, nullptr);
+  model.checkpoint().load_weights(config.model, *evaluator.program().store());
+  const std::vector<PackedBatch> batches = fixed_batches(heldout, micro_batch_shape(config), 0);
+  size_t i = 0;
+  const Metrics m = evaluator.run(
+      [&](HostBatch& batch) {
+        if (i == batches.size()) return false;
+        batch = batches[i++].view();
+        return true;
+      },
+      config.metrics.auc_padding);
+  const double entropy = data.heldout_unigram_entropy();
+  nlohmann::ordered_json json = {{"step", model.checkpoint().state().step}};
+  for (const auto& [name, value] : named(m)) json[std::string(name)] = value;
+  json["unigram_entropy"] = entropy;
+  json["heldout_tokens"] = data.heldout().tokens();
+  if (as_json) {
+    fmt::print("{}\n", json.dump());
+    return 0;
+  }
+  fmt::print("{} on {} held-out pieces\n", model.checkpoint().path().string(), data.heldout().tokens());
+  for (const auto& [name, value] : named(m)) fmt::print("  {:<28}{:.4f}\n", name, value);
+  fmt::print("  {:<28}{:.4f}   (masked_lm_loss of a model that knows word frequencies alone)\n", "unigram_entropy", entropy);
+  return 0;
+}
+
+}  // namespace
+
+void register_eval(CLI::App& root, Invocation& invocation) {
+  struct Arguments {
+    std::string path;
+    std::vector<std::string> overrides;
+    bool json = false;
+  };
+  const auto args = std::make_shared<Arguments>();
+  CLI::App* command = add_command(root, "eval", "metrics of a run or checkpoint on the held-out text", "electra eval runs/first --json", invocation);
+  command->add_option("model", args->path, "a run or a checkpoint")->required()->option_text("RUN|CHECKPOINT");
+  command->add_option("overrides", args->overrides, "data=DIR, where it is not the run's")->option_text("KEY=VALUE…");
+  command->add_flag("--json", args->json, "one JSON object");
+  command->callback([args, &invocation] {
+    invocation.action = [args, &invocation] { return eval(args->path, args->overrides, args->json, thread_count(invocation)); };
+  });
+}
+
+}  // namespace electra::cli
