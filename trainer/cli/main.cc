@@ -24,5 +24,6 @@ int main(int argc, char** argv) {
   cli::register_pretrain(root, invocation);
   cli::register_eval(root, invocation);
   cli::register_probe(root, invocation);
+  cli::register_check(root, invocation);
   return cli::run(root, invocation, argc, argv);
 }
