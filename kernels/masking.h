@@ -12,8 +12,8 @@ struct SpecialIds {
   int32_t pad = 0, unk = 100, cls = 101, sep = 102, mask = 103;
 };
 
-// Of a sequence of L tokens, n = max(1, min(max_predictions, round(mask_prob L))) positions are masked (fewer when there
-// are fewer candidates). Candidates exclude [CLS], [SEP] and [MASK]. Without replacement: the n candidates with the
+// Of a sequence of L tokens, n = max(1, min(max_predictions, round(mask_prob L))) positions are masked, halves rounded to
+// even as TensorFlow's round does (fewer without replacement when there are fewer candidates; none without a candidate). Candidates exclude [CLS], [SEP] and [MASK]. Without replacement: the n candidates with the
 // smallest 32-bit keys, ties by position; key of position p = word p % 4 of the call at (step, sequence, p / 4, 0). With
 // replacement (compat: google): draw j of word j % 4 at (step, sequence, j / 4, 1) picks candidate floor(u · candidates)
 // (u = draw / 2^32), so positions can repeat. A masked token becomes [MASK] with probability 0.85 and stays otherwise
@@ -25,7 +25,7 @@ struct MaskTokens {
   Tensor masked_weights;          // the same shape, f32: 1 used, 0 unused
   Tensor masked_targets;          // the same shape, i32: original ids; unused slots 0
   SpecialIds special;
-  int64_t max_predictions = 0;    // per sequence
+  int64_t max_predictions = 0;    // per sequence, at least 1
   double mask_prob = 0.15;
   bool with_replacement = false;
   uint64_t site = 0;

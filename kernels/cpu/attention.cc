@@ -31,17 +31,16 @@ template <class Args> void check(const Args& a) {
     throw ShapeError("attention", "qkv has shape " + a.qkv.shape.str() + ", expected columns divisible by 3 times " +
                                       std::to_string(a.num_heads) + " heads");
   const Layout l(a.qkv, a.sequence_offsets, a.num_heads);
-  check_dtype("attention", "sequence_offsets", a.sequence_offsets.dtype, DType::i32);
+  cpu::check_offsets("attention", a.sequence_offsets, l.rows);
+  if (a.dropout.active()) cpu::check_state("attention", a.state);
   check_shape("attention", "context", a.context.shape, {l.rows, l.hidden});
   check_shape("attention", "lse", a.lse.shape, {l.heads, l.rows});
   check_dtype("attention", "context", a.context.dtype, a.qkv.dtype);
   check_dtype("attention", "lse", a.lse.dtype, a.qkv.dtype);
   for (int64_t s = 0; s < l.sequences; ++s)
-    if (l.length(s) < 0 || l.length(s) > a.max_seq_len)
+    if (l.length(s) > a.max_seq_len)
       throw DataError("attention", "sequence " + std::to_string(s) + " has " + std::to_string(l.length(s)) +
                                        " tokens, expected 0 to " + std::to_string(a.max_seq_len));
-  if (l.used() > l.rows)
-    throw DataError("attention", "the last offset is " + std::to_string(l.used()) + ", expected at most " + std::to_string(l.rows));
 }
 
 // Dropout factor of (query, key) by the definition.
@@ -219,8 +218,10 @@ template <> void attention_forward<Backend::cpu>(const AttentionForward& args, S
 template <> void attention_backward<Backend::cpu>(const AttentionBackward& args, Stream& stream) {
   check(args);
   check_shape("attention", "dcontext", args.dcontext.shape, args.context.shape);
+  check_dtype("attention", "dcontext", args.dcontext.dtype, args.qkv.dtype);
   if (args.dqkv_mode == GradMode::none) return;
   check_shape("attention", "dqkv", args.dqkv.shape, args.qkv.shape);
+  check_dtype("attention", "dqkv", args.dqkv.dtype, args.qkv.dtype);
   cpu::check_workspace("attention", args.workspace,
                        attention_workspace(args.max_seq_len, 0, stream.pool().threads(), args.qkv.dtype));
   cpu::dispatch_float("attention", args.qkv.dtype, [&]<class T>() {

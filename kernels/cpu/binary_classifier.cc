@@ -176,10 +176,12 @@ template <class Args> void check(const Args& a) {
   check_shape("binary_classifier", "labels", a.labels.shape, {rows});
   check_shape("binary_classifier", "logits", a.logits.shape, {rows});
   check_dtype("binary_classifier", "labels", a.labels.dtype, DType::f32);
-  for (const Tensor& t : {a.weight, a.bias, a.out_weight, a.logits}) check_dtype("binary_classifier", "an operand", t.dtype, a.x.dtype);
-  if (used_rows(a.sequence_offsets) > rows)
-    throw DataError("binary_classifier", "the last offset is " + std::to_string(used_rows(a.sequence_offsets)) +
-                                             ", expected at most " + std::to_string(rows));
+  check_dtype("binary_classifier", "weight", a.weight.dtype, a.x.dtype);
+  check_dtype("binary_classifier", "bias", a.bias.dtype, a.x.dtype);
+  check_dtype("binary_classifier", "out_weight", a.out_weight.dtype, a.x.dtype);
+  check_dtype("binary_classifier", "logits", a.logits.dtype, a.x.dtype);
+  cpu::check_offsets("binary_classifier", a.sequence_offsets, rows);
+  cpu::check_state("binary_classifier", a.state);
 }
 
 }  // namespace
@@ -193,7 +195,13 @@ size_t binary_classifier_workspace(int64_t rows, int64_t cols, int max_threads, 
 template <> void binary_classifier_forward<Backend::cpu>(const BinaryClassifierForward& args, Stream& stream) {
   check(args);
   check_shape("binary_classifier", "out_bias", args.out_bias.shape, {1});
+  check_dtype("binary_classifier", "out_bias", args.out_bias.dtype, args.x.dtype);
+  check_shape("binary_classifier", "loss", args.loss.shape, {1});
+  check_dtype("binary_classifier", "loss", args.loss.dtype, args.x.dtype);
+  check_shape("binary_classifier", "loss_sum", args.loss_sum.shape, {1});
+  check_dtype("binary_classifier", "loss_sum", args.loss_sum.dtype, DType::f64);
   check_shape("binary_classifier", "counts", args.counts.shape, {kBinaryCountsSize});
+  check_dtype("binary_classifier", "counts", args.counts.dtype, DType::i64);
   cpu::check_workspace("binary_classifier", args.workspace,
                        binary_classifier_workspace(args.x.rows(), args.x.cols(), stream.pool().threads(), args.x.dtype));
   cpu::dispatch_float("binary_classifier", args.x.dtype, [&]<class T>() {
@@ -204,8 +212,18 @@ template <> void binary_classifier_forward<Backend::cpu>(const BinaryClassifierF
 
 template <> void binary_classifier_backward<Backend::cpu>(const BinaryClassifierBackward& args, Stream& stream) {
   check(args);
-  if (args.dx_mode != GradMode::none) check_shape("binary_classifier", "dx", args.dx.shape, args.x.shape);
-  if (args.dweight_mode != GradMode::none) check_shape("binary_classifier", "dweight", args.dweight.shape, args.weight.shape);
+  check_shape("binary_classifier", "dloss", args.dloss.shape, {1});
+  check_dtype("binary_classifier", "dloss", args.dloss.dtype, args.x.dtype);
+  const auto check_gradient = [&](const char* what, GradMode mode, const Tensor& gradient, const Shape& expected) {
+    if (mode == GradMode::none) return;
+    check_shape("binary_classifier", what, gradient.shape, expected);
+    check_dtype("binary_classifier", what, gradient.dtype, args.x.dtype);
+  };
+  check_gradient("dx", args.dx_mode, args.dx, args.x.shape);
+  check_gradient("dweight", args.dweight_mode, args.dweight, args.weight.shape);
+  check_gradient("dbias", args.dbias_mode, args.dbias, args.bias.shape);
+  check_gradient("dout_weight", args.dout_weight_mode, args.dout_weight, args.out_weight.shape);
+  check_gradient("dout_bias", args.dout_bias_mode, args.dout_bias, {1});
   cpu::check_workspace("binary_classifier", args.workspace,
                        binary_classifier_workspace(args.x.rows(), args.x.cols(), stream.pool().threads(), args.x.dtype));
   cpu::dispatch_float("binary_classifier", args.x.dtype, [&]<class T>() {

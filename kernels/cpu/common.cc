@@ -26,6 +26,23 @@ double keep_factor(const Dropout& dropout, const StepState* state, Place place, 
   return draw16(bits, slot) < dropout.keep_threshold() ? dropout.keep_scale() : 0;
 }
 
+void check_offsets(std::string_view op, const Tensor& offsets, int64_t rows) {
+  check_dtype(op, "sequence_offsets", offsets.dtype, DType::i32);
+  check_shape(op, "sequence_offsets", offsets.shape, {std::max<int64_t>(1, offsets.size())});
+  const int32_t* o = offsets.as<int32_t>();
+  if (o[0] != 0) throw DataError(op, "expected the first offset to be 0, got " + std::to_string(o[0]));
+  const int64_t sequences = offsets.size() - 1;
+  for (int64_t s = 0; s < sequences; ++s)
+    if (o[s + 1] < o[s])
+      throw DataError(op, "expected ascending offsets, got " + std::to_string(o[s]) + " before " + std::to_string(o[s + 1]));
+  if (o[sequences] > rows)
+    throw DataError(op, "the last offset is " + std::to_string(o[sequences]) + ", expected at most " + std::to_string(rows));
+}
+
+void check_state(std::string_view op, const StepState* state) {
+  if (!state) throw ConfigError(op, "expected a step state, got none");
+}
+
 void check_workspace(std::string_view op, const Tensor& workspace, size_t needed) {
   if (needed > 0 && (!workspace || workspace.bytes() < needed))
     throw ShapeError(op, "workspace has " + std::to_string(workspace ? workspace.bytes() : 0) + " bytes, expected at least " +

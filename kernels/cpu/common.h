@@ -60,6 +60,12 @@ struct DropoutBlock {
   DropoutBlock(const Dropout& dropout, const StepState* state, const Tensor& sequence_offsets, int64_t first_row, int64_t count);
 };
 
+// Throws unless offsets are (sequences + 1) i32, start at 0, never fall, and end at `rows` or before (values: DataError).
+void check_offsets(std::string_view op, const Tensor& offsets, int64_t rows);
+
+// Throws ConfigError when an op that needs the step's state has none.
+void check_state(std::string_view op, const StepState* state);
+
 // Throws ShapeError when workspace is smaller than needed bytes.
 void check_workspace(std::string_view op, const Tensor& workspace, size_t needed);
 

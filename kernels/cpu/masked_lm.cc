@@ -220,6 +220,8 @@ void forward(const MaskedLmForward& a, Stream& stream) {
   });
   std::fill_n(a.lse.as<float>(), slots, 0.0f);
   std::fill_n(a.sampled_ids.as<int32_t>(), slots, 0);
+  for (int64_t i = 0; a.logits && i < slots; ++i)
+    if (a.weights.as<float>()[i] == 0) std::fill_n(a.logits.as<float>() + i * vocab, vocab, 0.0f);
   MaskedLmSums sums;
   for (int64_t k = 0; k < used.count; ++k)
     add(sums, finish_slot(a, used.slot[k], used.target[k], target_logit[k], statistics, chunks, slots, k));
@@ -321,8 +323,9 @@ void backward(const MaskedLmBackward& a, Stream& stream) {
                                                    .lse = lse + k,
                                                    .factor = factor + k,
                                                    .dbias = dbias});
-        gemm_block({.m = n, .n = cols, .k = width, .accumulate = chunk > group * per_group, .lda = width, .ldb = cols, .ldc = cols},
-                   logits, word, dhidden + k * cols);
+        if (a.dhidden_mode != GradMode::none)
+          gemm_block({.m = n, .n = cols, .k = width, .accumulate = chunk > group * per_group, .lda = width, .ldb = cols, .ldc = cols},
+                     logits, word, dhidden + k * cols);
         if (a.dword_mode == GradMode::none) continue;
         gemm_block({.m = width, .n = cols, .k = n, .transpose_a = true,
                     .accumulate = k > 0 || a.dword_mode == GradMode::accumulate, .lda = width, .ldb = cols, .ldc = cols},
@@ -341,6 +344,12 @@ void backward(const MaskedLmBackward& a, Stream& stream) {
         for (int64_t c = 0; c < cols; ++c)
           a.dhidden.as<float>()[used.slot[k] * cols + c] += partial[(group * slots + k) * cols + c];
   });
+}
+
+void check_slots(const Tensor& targets, const Tensor& weights) {
+  check_shape("masked_lm", "weights", weights.shape, targets.shape);
+  check_dtype("masked_lm", "targets", targets.dtype, DType::i32);
+  check_dtype("masked_lm", "weights", weights.dtype, DType::f32);
 }
 
 void check_targets(const Tensor& targets, const Tensor& weights, int64_t vocab) {
@@ -365,7 +374,6 @@ size_t masked_lm_workspace(int64_t slots, int64_t vocab_size, int64_t cols, int 
 
 template <> void masked_lm_forward<Backend::cpu>(const MaskedLmForward& args, Stream& stream) {
   const Shape slots = args.targets.shape;
-  check_shape("masked_lm", "weights", args.weights.shape, slots);
   check_shape("masked_lm", "rows", args.rows.shape, slots);
   check_shape("masked_lm", "sampled_ids", args.sampled_ids.shape, slots);
   check_shape("masked_lm", "lse", args.lse.shape, slots);
@@ -376,9 +384,22 @@ template <> void masked_lm_forward<Backend::cpu>(const MaskedLmForward& args, St
     check_shape("masked_lm", "hidden", args.hidden.shape, {slots.size(), cols});
     check_shape("masked_lm", "word", args.word.shape, {args.vocab_size, cols});
     check_shape("masked_lm", "bias", args.bias.shape, {args.vocab_size});
-    for (const Tensor& t : {args.hidden, args.word, args.bias}) check_dtype("masked_lm", "an operand", t.dtype, args.loss.dtype);
+    check_dtype("masked_lm", "hidden", args.hidden.dtype, args.loss.dtype);
+    check_dtype("masked_lm", "word", args.word.dtype, args.loss.dtype);
+    check_dtype("masked_lm", "bias", args.bias.dtype, args.loss.dtype);
   }
-  if (args.temperature <= 0) throw ShapeError("masked_lm", "expected a temperature above 0, got " + std::to_string(args.temperature));
+  check_dtype("masked_lm", "lse", args.lse.dtype, args.loss.dtype);
+  check_dtype("masked_lm", "sums", args.sums.dtype, DType::f64);
+  check_slots(args.targets, args.weights);
+  check_dtype("masked_lm", "rows", args.rows.dtype, DType::i32);
+  check_dtype("masked_lm", "sampled_ids", args.sampled_ids.dtype, DType::i32);
+  if (args.logits) {
+    check_shape("masked_lm", "logits", args.logits.shape, {slots.size(), args.vocab_size});
+    check_dtype("masked_lm", "logits", args.logits.dtype, args.loss.dtype);
+  }
+  check_dtype("masked_lm", "sequence_offsets", args.sequence_offsets.dtype, DType::i32);
+  cpu::check_state("masked_lm", args.state);
+  if (!(args.temperature > 0)) throw ConfigError("masked_lm", "expected a temperature above 0, got " + std::to_string(args.temperature));
   check_targets(args.targets, args.weights, args.vocab_size);
   cpu::check_workspace("masked_lm", args.workspace,
                        masked_lm_workspace(slots.size(), args.vocab_size, cols, stream.pool().threads(), args.loss.dtype));
@@ -392,10 +413,25 @@ template <> void masked_lm_forward<Backend::cpu>(const MaskedLmForward& args, St
 template <> void masked_lm_backward<Backend::cpu>(const MaskedLmBackward& args, Stream& stream) {
   const int64_t slots = args.hidden.rows(), vocab = args.word.rows(), cols = args.hidden.cols();
   check_shape("masked_lm", "word", args.word.shape, {vocab, cols});
+  check_shape("masked_lm", "bias", args.bias.shape, {vocab});
+  check_shape("masked_lm", "targets", args.targets.shape, {slots});
+  check_slots(args.targets, args.weights);
+  check_targets(args.targets, args.weights, vocab);
   check_shape("masked_lm", "lse", args.lse.shape, {slots});
-  if (args.dhidden_mode != GradMode::none) check_shape("masked_lm", "dhidden", args.dhidden.shape, args.hidden.shape);
-  if (args.dword_mode != GradMode::none) check_shape("masked_lm", "dword", args.dword.shape, args.word.shape);
-  if (args.dbias_mode != GradMode::none) check_shape("masked_lm", "dbias", args.dbias.shape, {vocab});
+  check_shape("masked_lm", "dloss", args.dloss.shape, {1});
+  const auto check_gradient = [&](const char* what, GradMode mode, const Tensor& gradient, const Shape& expected) {
+    if (mode == GradMode::none) return;
+    check_shape("masked_lm", what, gradient.shape, expected);
+    check_dtype("masked_lm", what, gradient.dtype, args.hidden.dtype);
+  };
+  check_gradient("dhidden", args.dhidden_mode, args.dhidden, args.hidden.shape);
+  check_gradient("dword", args.dword_mode, args.dword, args.word.shape);
+  check_gradient("dbias", args.dbias_mode, args.dbias, {vocab});
+  check_dtype("masked_lm", "word", args.word.dtype, args.hidden.dtype);
+  check_dtype("masked_lm", "bias", args.bias.dtype, args.hidden.dtype);
+  check_dtype("masked_lm", "lse", args.lse.dtype, args.hidden.dtype);
+  check_dtype("masked_lm", "dloss", args.dloss.dtype, args.hidden.dtype);
+  cpu::check_state("masked_lm", args.state);
   cpu::check_workspace("masked_lm", args.workspace,
                        masked_lm_workspace(slots, vocab, cols, stream.pool().threads(), args.hidden.dtype));
   cpu::dispatch_float("masked_lm", args.hidden.dtype, [&]<class T>() {

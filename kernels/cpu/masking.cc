@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "kernels/core/error.h"
 #include "kernels/core/philox.h"
@@ -13,15 +14,15 @@ namespace {
 // Third coordinate of the three kinds of draws of a sequence.
 enum Purpose : uint32_t { kKey, kPick, kMask };
 
-// A masked position becomes [MASK] iff its draw is below 0.85 · 2^32.
-constexpr uint32_t kMaskThreshold = 3650722201u;
+// A masked position becomes [MASK] iff its draw is below 0.85 · 2^32 = 3650722201.6.
+constexpr uint32_t kMaskThreshold = 3650722202u;
 
 bool is_candidate(int32_t id, const SpecialIds& special) {
   return id != special.cls && id != special.sep && id != special.mask;
 }
 
 int64_t wanted(int64_t length, double mask_prob, int64_t max_predictions) {
-  const auto rounded = static_cast<int64_t>(std::lround(mask_prob * static_cast<double>(length)));
+  const auto rounded = static_cast<int64_t>(std::nearbyint(mask_prob * static_cast<double>(length)));
   return std::max<int64_t>(1, std::min(max_predictions, rounded));
 }
 
@@ -122,6 +123,16 @@ template <class T> void scatter(const GatherRowsBackward& a) {
   }
 }
 
+// The row of every weighted slot must exist.
+void check_rows(const char* op, const Tensor& rows, const Tensor& weights, int64_t expected) {
+  for (int64_t i = 0; i < rows.size(); ++i) {
+    const int32_t row = rows.as<int32_t>()[i];
+    if (weights.as<float>()[i] != 0 && (row < 0 || row >= expected))
+      throw DataError(op, "row of slot " + std::to_string(i) + " is " + std::to_string(row) + ", expected 0 to " +
+                              std::to_string(expected - 1));
+  }
+}
+
 }  // namespace
 
 int64_t masked_count(const int32_t* ids, int64_t length, const SpecialIds& special, double mask_prob, int64_t max_predictions,
@@ -134,13 +145,20 @@ int64_t masked_count(const int32_t* ids, int64_t length, const SpecialIds& speci
 
 template <> void mask_tokens<Backend::cpu>(const MaskTokens& args, Stream& stream) {
   const int64_t sequences = args.sequence_offsets.size() - 1;
+  if (args.max_predictions < 1)
+    throw ShapeError("mask_tokens", "expected max_predictions of at least 1, got " + std::to_string(args.max_predictions));
   const Shape slots{sequences * args.max_predictions};
   check_shape("mask_tokens", "masked_ids", args.masked_ids.shape, args.ids.shape);
   check_shape("mask_tokens", "masked_rows", args.masked_rows.shape, slots);
   check_shape("mask_tokens", "masked_weights", args.masked_weights.shape, slots);
   check_shape("mask_tokens", "masked_targets", args.masked_targets.shape, slots);
   check_dtype("mask_tokens", "ids", args.ids.dtype, DType::i32);
-  if (args.max_predictions < 1) throw ShapeError("mask_tokens", "expected max_predictions of at least 1, got " + std::to_string(args.max_predictions));
+  check_dtype("mask_tokens", "masked_ids", args.masked_ids.dtype, DType::i32);
+  check_dtype("mask_tokens", "masked_rows", args.masked_rows.dtype, DType::i32);
+  check_dtype("mask_tokens", "masked_weights", args.masked_weights.dtype, DType::f32);
+  check_dtype("mask_tokens", "masked_targets", args.masked_targets.dtype, DType::i32);
+  cpu::check_offsets("mask_tokens", args.sequence_offsets, args.ids.size());
+  cpu::check_state("mask_tokens", args.state);
   std::copy_n(args.ids.as<int32_t>(), args.ids.size(), args.masked_ids.as<int32_t>());
   stream.pool().parallel_for(sequences, [&](int64_t s, int) { mask_sequence(args, s); });
 }
@@ -148,7 +166,12 @@ template <> void mask_tokens<Backend::cpu>(const MaskTokens& args, Stream& strea
 template <> void corrupt_tokens<Backend::cpu>(const CorruptTokens& args, Stream&) {
   check_shape("corrupt_tokens", "out_ids", args.out_ids.shape, args.ids.shape);
   check_shape("corrupt_tokens", "labels", args.labels.shape, args.ids.shape);
+  check_shape("corrupt_tokens", "masked_weights", args.masked_weights.shape, args.masked_rows.shape);
   check_shape("corrupt_tokens", "sampled_ids", args.sampled_ids.shape, args.masked_rows.shape);
+  for (const Tensor& t : {args.ids, args.out_ids, args.masked_rows, args.sampled_ids})
+    check_dtype("corrupt_tokens", "a tensor of ids or rows", t.dtype, DType::i32);
+  for (const Tensor& t : {args.masked_weights, args.labels}) check_dtype("corrupt_tokens", "weights or labels", t.dtype, DType::f32);
+  check_rows("corrupt_tokens", args.masked_rows, args.masked_weights, args.ids.size());
   const int32_t *ids = args.ids.as<int32_t>(), *rows = args.masked_rows.as<int32_t>(), *sampled = args.sampled_ids.as<int32_t>();
   const float* weights = args.masked_weights.as<float>();
   int32_t* out = args.out_ids.as<int32_t>();
@@ -172,15 +195,16 @@ template <> void corrupt_tokens<Backend::cpu>(const CorruptTokens& args, Stream&
 template <> void gather_rows<Backend::cpu>(const GatherRows& args, Stream& stream) {
   check_shape("gather_rows", "y", args.y.shape, {args.rows.size(), args.x.cols()});
   check_dtype("gather_rows", "y", args.y.dtype, args.x.dtype);
-  for (int64_t i = 0; i < args.rows.size(); ++i)
-    if (args.weights.as<float>()[i] != 0 && (args.rows.as<int32_t>()[i] < 0 || args.rows.as<int32_t>()[i] >= args.x.rows()))
-      throw DataError("gather_rows", "row of slot " + std::to_string(i) + " is " + std::to_string(args.rows.as<int32_t>()[i]) +
-                                         ", expected 0 to " + std::to_string(args.x.rows() - 1));
+  check_shape("gather_rows", "weights", args.weights.shape, args.rows.shape);
+  check_rows("gather_rows", args.rows, args.weights, args.x.rows());
   cpu::dispatch_float("gather_rows", args.x.dtype, [&]<class T>() { gather<T>(args, stream); });
 }
 
 template <> void gather_rows_backward<Backend::cpu>(const GatherRowsBackward& args, Stream&) {
   check_shape("gather_rows", "dy", args.dy.shape, {args.rows.size(), args.dx.cols()});
+  check_dtype("gather_rows", "dx", args.dx.dtype, args.dy.dtype);
+  check_shape("gather_rows", "weights", args.weights.shape, args.rows.shape);
+  check_rows("gather_rows", args.rows, args.weights, args.dx.rows());
   cpu::dispatch_float("gather_rows", args.dy.dtype, [&]<class T>() { scatter<T>(args); });
 }
 

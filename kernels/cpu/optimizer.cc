@@ -81,10 +81,14 @@ template <> void grad_norm<Backend::cpu>(const GradNormArgs& args, Stream& strea
 }
 
 template <> void adamw<Backend::cpu>(const AdamW& args, Stream& stream) {
-  for (const Tensor& t : {args.grad, args.m, args.v}) {
-    check_shape("adamw", "a buffer", t.shape, args.param.shape);
-    check_dtype("adamw", "a buffer", t.dtype, args.param.dtype);
-  }
+  const auto check_buffer = [&](const char* what, const Tensor& buffer) {
+    check_shape("adamw", what, buffer.shape, args.param.shape);
+    check_dtype("adamw", what, buffer.dtype, args.param.dtype);
+  };
+  check_buffer("grad", args.grad);
+  check_buffer("m", args.m);
+  check_buffer("v", args.v);
+  cpu::check_state("adamw", args.state);
   if (!args.grad_norm->finite) return;
   const double correction1 = args.bias_correction ? 1 - std::pow(args.beta1, args.state->adam_step) : 1;
   const double correction2 = args.bias_correction ? 1 - std::pow(args.beta2, args.state->adam_step) : 1;
