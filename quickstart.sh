@@ -44,7 +44,7 @@ case $mode in
     settings=(train_steps=40 warmup_steps=10 eval_steps=20 checkpoint_steps=20 log_steps=10)
     ;;
   default)
-    settings=(train_steps=1400 warmup_steps=200 eval_steps=350 checkpoint_steps=350 log_steps=20)
+    settings=(train_steps=2200 warmup_steps=300 eval_steps=550 checkpoint_steps=550 log_steps=20)
     ;;
   long)
     packages+=(linux-doc-6.1 qtbase5-doc-html erlang-doc libreoffice-help-en-us sqlite3-doc python-django-doc git-doc
