@@ -1,0 +1,408 @@
+// Corpus, token shards, examples and the loader.
+#include <catch2/catch.hpp>
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <set>
+
+#include "kernels/core/error.h"
+#include "tests/temporary_directory.h"
+#include "trainer/data/corpus.h"
+#include "trainer/data/data_set.h"
+#include "trainer/data/loader.h"
+
+using namespace electra;
+using test::read_file;
+using test::TemporaryDirectory;
+using test::write_file;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+template <class E, class F> std::string error_of(F f) {
+  try {
+    f();
+  } catch (const E& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+const std::string kVocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\ncat\nsat\non\nmat\n.\ndog\nran\nto\nroad\nit\nwas\nred\n";
+
+// Documents of two paragraphs; every word is in the vocabulary.
+std::string small_text(int documents) {
+  std::string text;
+  for (int d = 0; d < documents; ++d) {
+    const std::string a = d % 2 ? "cat" : "dog", b = d % 3 ? "mat" : "road";
+    text += "The " + a + " sat on the " + b + ". It was red.\n";
+    for (int k = 0; k < d % 7; ++k) text += "The " + b + " was red. The " + a + " ran to the " + b + ".\n";
+    text += "It ran " + std::string(d % 5 ? "to the road" : "on") + ".\n\n";
+  }
+  return text;
+}
+
+// A shard with the given documents of sentence lengths; ids count up from 5 within 5 … 17.
+TokenShard make_shard(const TemporaryDirectory& dir, const std::vector<std::vector<int>>& documents) {
+  TokenShardWriter writer(dir / "s", 18);
+  int32_t next = 0;
+  for (const auto& document : documents) {
+    for (const int length : document) {
+      std::vector<int32_t> ids;
+      for (int i = 0; i < length; ++i) ids.push_back(5 + next++ % 13);
+      writer.add_sentence(ids);
+    }
+    writer.end_document();
+  }
+  writer.finish({});
+  return TokenShard(dir / "s");
+}
+
+constexpr SpecialIds kSpecial{.pad = 0, .unk = 1, .cls = 2, .sep = 3, .mask = 4};
+
+std::vector<std::vector<int>> many_documents() {
+  std::vector<std::vector<int>> documents;
+  for (int d = 0; d < 40; ++d) {
+    documents.emplace_back();
+    for (int s = 0; s < 1 + d % 9; ++s) documents.back().push_back(1 + (d * 7 + s * 5) % 31);
+  }
+  documents.push_back({200, 3, 90});
+  return documents;
+}
+
+DataBuildOptions build_options(const TemporaryDirectory& dir, const std::string& text) {
+  write_file(dir / "t.txt", text);
+  write_file(dir / "v.txt", kVocabulary);
+  DataBuildOptions o;
+  o.texts = {dir / "t.txt"};
+  o.vocabulary = dir / "v.txt";
+  o.out = dir / "d";
+  return o;
+}
+
+}  // namespace
+
+TEST_CASE("the index file is Megatron's byte for byte") {
+  const TemporaryDirectory dir;
+  TokenShardWriter writer(dir / "s", 100);
+  for (const auto& [ids, ends] : {std::pair{std::vector<int32_t>{1, 2, 3}, false}, {{4, 5}, true}, {{6, 7, 8, 9}, true}}) {
+    writer.add_sentence(ids);
+    if (ends) writer.end_document();
+  }
+  writer.finish({});
+  const std::string hex =
+      "4d4d49444944580000010000000000000008030000000000000003000000000000000300000002000000040000000000000000000000060000000000"
+      "00000a00000000000000000000000000000002000000000000000300000000000000";
+  std::string expected;
+  for (size_t i = 0; i < hex.size(); i += 2) expected.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  CHECK(read_file(dir / "s.idx") == expected);
+  CHECK(read_file(dir / "s.bin").size() == 18);
+  const TokenShard shard(dir / "s");
+  CHECK(shard.documents() == 2);
+  CHECK(shard.sentences() == 3);
+  CHECK(shard.token(8) == 9);
+}
+
+TEST_CASE("a damaged shard is refused with the reason") {
+  const TemporaryDirectory dir;
+  make_shard(dir, {{3, 4}, {5}});
+  const std::string bin = read_file(dir / "s.bin"), idx = read_file(dir / "s.idx"), json = read_file(dir / "s.json");
+  const auto open = [&] { TokenShard shard(dir / "s"); };
+  write_file(dir / "s.bin", bin.substr(0, 10));
+  CHECK(error_of<DataError>(open) == "[" + dir.path() + "/s.bin] expected 24 bytes for 12 tokens, got 10");
+  std::string flipped = bin;
+  flipped[4] ^= 1;
+  write_file(dir / "s.bin", flipped);
+  CHECK(error_of<DataError>(open).find("expected checksum") != std::string::npos);
+  write_file(dir / "s.bin", bin);
+  write_file(dir / "s.idx", idx.substr(0, idx.size() - 1));
+  CHECK(error_of<DataError>(open).find("document boundaries, got") != std::string::npos);
+  write_file(dir / "s.idx", "not an index");
+  CHECK(error_of<DataError>(open).find("expected a Megatron index") != std::string::npos);
+  write_file(dir / "s.idx", idx);
+  std::string small = json;
+  small.replace(small.find("\"vocab_size\": 18"), 16, "\"vocab_size\": 9 ");
+  write_file(dir / "s.json", small);
+  CHECK(error_of<DataError>(open).find("expected ids 0 to 8, got 9 at token 4") != std::string::npos);
+  write_file(dir / "s.json", "{");
+  CHECK(error_of<DataError>(open).find("expected the sidecar of a token shard") != std::string::npos);
+  write_file(dir / "s.json", json);
+  CHECK_NOTHROW(open());
+  CHECK_THROWS_AS(TokenShard(dir / "none"), IoError);
+}
+
+TEST_CASE("text that is no text is refused with its place") {
+  const TemporaryDirectory dir;
+  const auto read_all = [&](bool skip) {
+    CorpusReader reader(corpus_files({dir / "t.txt"}), {skip});
+    int64_t paragraphs = 0;
+    for (Document d; reader.next(d);) paragraphs += static_cast<int64_t>(d.paragraphs.size());
+    return std::pair{paragraphs, reader.skipped_lines()};
+  };
+  CHECK_THROWS_AS(corpus_files({dir / "none.txt"}), IoError);
+  write_file(dir / "t.txt", "");
+  CHECK(error_of<DataError>([&] { read_all(false); }) == "[" + dir.path() + "/t.txt] expected text, got an empty file");
+  write_file(dir / "t.txt", "good\nbad \xFF byte\nlast\n");
+  CHECK(error_of<DataError>([&] { read_all(false); }).find("t.txt:2] expected UTF-8, got another encoding at byte 5") != std::string::npos);
+  CHECK(read_all(true) == std::pair<int64_t, int64_t>{2, 1});
+  write_file(dir / "t.txt", std::string("ab\0cd\n", 6));
+  CHECK(error_of<DataError>([&] { read_all(false); }).find("t.txt:1] expected text, got binary data: a NUL at byte 3") != std::string::npos);
+}
+
+TEST_CASE("documents end at blank lines and at the end of a file") {
+  const TemporaryDirectory dir;
+  fs::create_directory(dir / "folder");
+  write_file(dir / "folder/a.txt", "\xEF\xBB\xBFone\r\ntwo\n\n \nthree\n");
+  write_file(dir / "folder/b.txt", "four");
+  write_file(dir / "folder/c.md", "not read");
+  CorpusReader reader(corpus_files({dir / "folder"}), {});
+  std::vector<std::vector<std::string>> documents;
+  for (Document d; reader.next(d);) documents.push_back(d.paragraphs);
+  CHECK(documents == std::vector<std::vector<std::string>>{{"one", "two"}, {"three"}, {"four"}});
+}
+
+TEST_CASE("under fixed no piece is lost, none stands twice, and no example crosses a document") {
+  const TemporaryDirectory dir;
+  const TokenShard shard = make_shard(dir, many_documents());
+  for (const int64_t length : {5, 16, 64, 512}) {
+    ExampleOptions options;
+    options.seq_len = length;
+    options.seed = 3;
+    const ExampleIndex index(shard, options, kSpecial);
+    CHECK(index.share_kept() == 1);
+    std::vector<int32_t> all, ids(512), segments(512);
+    int64_t two_segments = 0;
+    for (int64_t i = 0; i < index.size(); ++i) {
+      const Example& e = index[i];
+      const int64_t n = index.length(i);
+      REQUIRE(n <= length);
+      REQUIRE(e.first > 0);
+      index.build(i, ids.data(), segments.data());
+      CHECK(ids[0] == kSpecial.cls);
+      CHECK(ids[static_cast<size_t>(n - 1)] == kSpecial.sep);
+      CHECK(std::count(ids.begin(), ids.begin() + n, kSpecial.sep) == (e.second > 0 ? 2 : 1));
+      CHECK(std::count(segments.begin(), segments.begin() + n, 1) == (e.second > 0 ? e.second + 1 : 0));
+      two_segments += e.second > 0;
+      for (int64_t t = 0; t < n; ++t)
+        if (ids[static_cast<size_t>(t)] >= 5) all.push_back(ids[static_cast<size_t>(t)]);
+    }
+    // In order, examples laid end to end are the shard.
+    REQUIRE(static_cast<int64_t>(all.size()) == shard.tokens());
+    for (int64_t t = 0; t < shard.tokens(); ++t) REQUIRE(all[static_cast<size_t>(t)] == shard.token(t));
+    if (length == 64) CHECK(two_segments > index.size() / 4);
+  }
+}
+
+TEST_CASE("under google what overflows an example is thrown away and sentences begin examples") {
+  const TemporaryDirectory dir;
+  const TokenShard shard = make_shard(dir, many_documents());
+  ExampleOptions options;
+  options.seq_len = 32;
+  options.overflow = Overflow::google;
+  const ExampleIndex index(shard, options, kSpecial);
+  CHECK(index.share_kept() < 0.9);
+  std::vector<int32_t> ids(32), segments(32);
+  for (int64_t i = 0; i < index.size(); ++i) {
+    const Example& e = index[i];
+    index.build(i, ids.data(), segments.data());
+    // The first segment begins with the first sentence of the example.
+    CHECK(ids[1] == shard.token(shard.start(shard.first_sentence(e.document) + e.begin)));
+    CHECK(std::count(ids.begin(), ids.begin() + index.length(i), 0) == 0);
+  }
+}
+
+TEST_CASE("one segment or two: the original's rule on a document made for it") {
+  // Target 16 − 3 = 13, half of it 6: sentences of 3 fill the first segment while it stays below 6.
+  const TemporaryDirectory dir;
+  const TokenShard shard = make_shard(dir, {{3, 3, 3, 3, 3}});
+  ExampleOptions options;
+  options.seq_len = 16;
+  options.single_segment = 0;
+  options.random_length = 0;
+  options.spill = 0;
+  const ExampleIndex two(shard, options, kSpecial);
+  REQUIRE(two.size() == 2);
+  CHECK(two[0].first == 3);    // 3 + 3 is not below 6
+  CHECK(two[0].second == 10);  // 16 − 3 − 3 of the other 12
+  CHECK(two[1].first == 2);    // what overflowed
+  options.spill = 1;           // the coin always falls for the first segment while it is below 6
+  const ExampleIndex spilled(shard, options, kSpecial);
+  CHECK(spilled[0].first == 6);
+  options.single_segment = 1;
+  const ExampleIndex one(shard, options, kSpecial);
+  CHECK(one[0].first == 14);
+  CHECK(one[0].second == 0);
+}
+
+TEST_CASE("examples are a function of seed and document") {
+  const TemporaryDirectory dir;
+  const TokenShard shard = make_shard(dir, many_documents());
+  ExampleOptions options;
+  options.seq_len = 32;
+  const auto lengths = [&](uint64_t seed) {
+    options.seed = seed;
+    const ExampleIndex index(shard, options, kSpecial);
+    std::vector<int64_t> all;
+    for (int64_t i = 0; i < index.size(); ++i) all.push_back(index[i].first * 1000 + index[i].second);
+    return all;
+  };
+  CHECK(lengths(1) == lengths(1));
+  CHECK(lengths(1) != lengths(2));
+  options.seq_len = 4;
+  CHECK_THROWS_AS(ExampleIndex(shard, options, kSpecial), ConfigError);
+}
+
+TEST_CASE("an epoch's order is a permutation that changes with seed and epoch") {
+  for (const int64_t size : {1, 2, 3, 17, 64, 1000}) {
+    std::set<int64_t> seen;
+    const EpochOrder order(size, 5, 0);
+    for (int64_t i = 0; i < size; ++i) {
+      CHECK(order(i) >= 0);
+      CHECK(order(i) < size);
+      seen.insert(order(i));
+    }
+    CHECK(static_cast<int64_t>(seen.size()) == size);
+  }
+  int same_epoch = 0, same_seed = 0, fixed = 0;
+  for (int64_t i = 0; i < 1000; ++i) {
+    same_epoch += EpochOrder(1000, 5, 0)(i) == EpochOrder(1000, 6, 0)(i);
+    same_seed += EpochOrder(1000, 5, 0)(i) == EpochOrder(1000, 5, 1)(i);
+    fixed += EpochOrder(1000, 5, 0)(i) == i;
+  }
+  for (const int n : {same_epoch, same_seed, fixed}) CHECK(n < 12);  // one in a thousand is expected of a random order
+}
+
+TEST_CASE("the loader hands out the same batches from any place on") {
+  const TemporaryDirectory dir;
+  const TokenShard shard = make_shard(dir, many_documents());
+  ExampleOptions options;
+  options.seq_len = 32;
+  const ExampleIndex index(shard, options, kSpecial);
+  for (const BatchShape shape : {BatchShape{4, 128, 32}, BatchShape{20, 96, 32}}) {
+    std::vector<PackedBatch> expected;
+    LoaderState state;
+    for (int i = 0; i < 60; ++i) {  // more than an epoch
+      fill_batch(index, shape, 9, state, expected.emplace_back(shape));
+      state = expected.back().after;
+    }
+    CHECK(state.epoch >= 1);
+    for (const int from : {0, 1, 7, 31, 52}) {
+      Loader loader(index, shape, 9, from == 0 ? LoaderState{} : expected[static_cast<size_t>(from - 1)].after);
+      PackedBatch batch(shape);
+      for (size_t i = static_cast<size_t>(from); i < expected.size(); ++i) {
+        loader.next(batch);
+        REQUIRE(batch.ids == expected[i].ids);
+        REQUIRE(batch.segments == expected[i].segments);
+        REQUIRE(batch.sequence_offsets == expected[i].sequence_offsets);
+        REQUIRE(batch.after == expected[i].after);
+        REQUIRE(batch.tokens <= shape.tokens);
+        REQUIRE(batch.sequence_offsets.back() == batch.tokens);
+      }
+    }
+  }
+}
+
+TEST_CASE("the loader stops at once, whatever it has been asked") {
+  const TemporaryDirectory dir;
+  const TokenShard shard = make_shard(dir, many_documents());
+  const ExampleIndex index(shard, {}, kSpecial);
+  const BatchShape shape{2, 256, 128};
+  PackedBatch batch(shape);
+  for (int i = 0; i < 20; ++i) {
+    Loader loader(index, shape, 1, {});
+    if (i % 2) loader.next(batch);
+  }
+  CHECK(batch.tokens > 0);
+  CHECK_THROWS_AS(Loader(index, shape, 1, LoaderState{0, index.size() + 1}), DataError);
+}
+
+TEST_CASE("evaluation sees every example once, in order") {
+  const TemporaryDirectory dir;
+  const TokenShard shard = make_shard(dir, many_documents());
+  ExampleOptions options;
+  options.seq_len = 32;
+  const ExampleIndex index(shard, options, kSpecial);
+  int64_t sequences = 0, tokens = 0;
+  for (const PackedBatch& b : fixed_batches(index, {5, 160, 32}, 0)) {
+    sequences += b.sequences;
+    tokens += b.tokens;
+  }
+  int64_t expected = 0;
+  for (int64_t i = 0; i < index.size(); ++i) expected += index.length(i);
+  CHECK(sequences == index.size());
+  CHECK(tokens == expected);
+  CHECK(fixed_batches(index, {5, 160, 32}, 3).size() == 3);
+}
+
+TEST_CASE("building data is a function of the text, whatever the threads") {
+  const TemporaryDirectory dir;
+  DataBuildOptions o = build_options(dir, small_text(600));
+  const DataBuildReport report = build_data(o);
+  CHECK(report.train.tokens > 10000);
+  CHECK(report.heldout.tokens > 0);
+  const std::string one = read_file(dir / "d/train.bin"), idx = read_file(dir / "d/train.idx"), out = read_file(dir / "d/heldout.bin");
+  o.threads = 4;
+  build_data(o);  // replaces the earlier build
+  CHECK(read_file(dir / "d/train.bin") == one);
+  CHECK(read_file(dir / "d/train.idx") == idx);
+  CHECK(read_file(dir / "d/heldout.bin") == out);
+  const DataSet data(dir / "d");
+  CHECK(data.vocabulary().size() == 18);
+  CHECK(data.special().mask == 4);
+  CHECK(data.heldout_unigram_entropy() > 1);
+  CHECK(data.heldout_unigram_entropy() < std::log(18));
+}
+
+TEST_CASE("the held-out split is never empty and shares no document with training") {
+  const TemporaryDirectory dir;
+  for (const int documents : {1, 2, 30, 2000}) {
+    const DataBuildReport report = build_data(build_options(dir, small_text(documents)));
+    INFO(documents);
+    CHECK(report.heldout.tokens > 0);
+    CHECK(report.train.tokens > (documents > 1 ? report.heldout.tokens : 0));
+    CHECK((report.heldout.split_unit == "document") == (documents == 2000));
+  }
+  CHECK(error_of<DataError>([&] { build_data(build_options(dir, "One line only.\n")); }).find("at least two paragraphs") != std::string::npos);
+}
+
+TEST_CASE("nothing is half built") {
+  const TemporaryDirectory dir;
+  DataBuildOptions o = build_options(dir, small_text(50) + "bad \xFF\n");
+  CHECK_THROWS_AS(build_data(o), DataError);
+  CHECK(!fs::exists(dir / "d"));
+  o.skip_invalid = true;
+  CHECK(build_data(o).skipped_lines == 1);
+  const std::string before = read_file(dir / "d/train.bin");
+  o.stop = [] { return true; };
+  CHECK(build_data(o).stopped);
+  CHECK(read_file(dir / "d/train.bin") == before);
+  int entries = 0;
+  for (const auto& entry : fs::directory_iterator(dir.path())) entries += entry.is_directory();
+  CHECK(entries == 1);
+  fs::create_directory(dir / "other");
+  write_file(dir / "other/precious", "x");
+  o.out = dir / "other";
+  CHECK_THROWS_AS(build_data(o), IoError);
+  CHECK(read_file(dir / "other/precious") == "x");
+}
+
+TEST_CASE("shards of another vocabulary are refused") {
+  const TemporaryDirectory dir;
+  build_data(build_options(dir, small_text(50)));
+  write_file(dir / "d/vocab.txt", kVocabulary + "more\n");
+  CHECK(error_of<DataError>([&] { DataSet data(dir / "d"); }).find("expected tokens of the vocabulary with sha256") != std::string::npos);
+  CHECK_THROWS_AS(DataSet(dir / "nowhere"), IoError);
+}
+
+TEST_CASE("tokenizer settings survive their file") {
+  const TemporaryDirectory dir;
+  for (const bool lowercase : {true, false})
+    for (const std::optional<bool> strip : {std::optional<bool>(), std::optional<bool>(true), std::optional<bool>(false)})
+      for (const TokenizerMode mode : {TokenizerMode::hf, TokenizerMode::google}) {
+        const TokenizerOptions o{.mode = mode, .lowercase = lowercase, .strip_accents = strip, .split_chinese = !lowercase};
+        write_file(dir / "t.json", tokenizer_config_json(o));
+        CHECK(parse_tokenizer_config(dir / "t.json") == o);
+      }
+}
