@@ -187,18 +187,22 @@ loss=$(json_number masked_lm_loss $work/$name-eval.json)
 entropy=$(json_number unigram_entropy $work/$name-eval.json)
 auc=$(json_number disc_auc $work/$name-eval.json)
 skill=$(json_number skill $work/$name-eval.json)
+if [ -z "$loss" ] || [ -z "$entropy" ] || [ -z "$auc" ] || [ -z "$skill" ]; then fail "a metric is missing in $work/$name-eval.json"; fi
 {
   printf '\n%sDone in %d s.%s The model is in %s.\n' "$bold" $((SECONDS - started)) "$plain" $run
+  if [ $mode = smoke ]; then
+    echo "Every step works; after 50 steps the figures mean nothing yet."
+    echo "Next:  ./quickstart.sh"
+    exit 0
+  fi
   awk -v loss="$loss" -v entropy="$entropy" 'BEGIN {
     printf "Generator: held-out masked_lm_loss %.2f nats; knowing only how frequent each word is would give %.2f: ", loss, entropy
     if (loss <= entropy - 0.6) print "it has learned from context."
     else print "it has not learned much from context yet (0.6 below is the mark)."
   }'
-  printf 'Discriminator: held-out disc_auc %.2f, skill %.2f. ' "$auc" "$skill"
-  if [ $mode = long ]; then
-    echo
-  else
-    echo "A model of this size sees nothing (AUC 0.50 to 0.58) for the first 20 million tokens or so, and only then wakes up."
+  printf 'Discriminator: held-out disc_auc %.2f, skill %.2f.\n' "$auc" "$skill"
+  if [ $mode != long ]; then
+    echo "A discriminator of this size sees next to nothing (AUC 0.50 to 0.58) for the first 20 million tokens or so, and only then wakes up."
     echo "To see that happen, train longer on more text:  ./quickstart.sh --long"
   fi
   echo "Also to try:"
