@@ -8,21 +8,27 @@ namespace {
 ELECTRA_INLINE V square_root(V v) {
   float lane[kLanes];
   store(lane, v);
-  for (int i = 0; i < kLanes; ++i) lane[i] = __builtin_sqrtf(lane[i]);  // one instruction once vectorised
+  for (int i = 0; i < kLanes; ++i) lane[i] = __builtin_sqrtf(lane[i]);  // one instruction once vectorised (-fno-math-errno)
   return load(lane);
 }
 
-// fp32 within 256 elements, double between them.
+typedef double D __attribute__((vector_size(64)));
+typedef float HalfV __attribute__((vector_size(32)));
+
+// Squared and summed in double: no finite gradient overflows or vanishes.
 double sum_of_squares(const float* x, int64_t n) {
-  double total = 0;
-  for (int64_t i0 = 0; i0 < n; i0 += 256) {
-    const int64_t end = n - i0 < 256 ? n : i0 + 256;
-    V part{};
-    int64_t i = i0;
-    for (; i + kLanes <= end; i += kLanes) part += load(x + i) * load(x + i);
-    if (i < end) part += load_first(x + i, end - i) * load_first(x + i, end - i);
-    total += static_cast<double>(sum(part));
+  D low{}, high{};
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const V v = load_n(x + i, n - i);
+    HalfV half[2];
+    memcpy(half, &v, sizeof v);
+    const D a = __builtin_convertvector(half[0], D), b = __builtin_convertvector(half[1], D);
+    low += a * a;
+    high += b * b;
   }
+  low += high;
+  double total = 0;
+  for (int i = 0; i < 8; ++i) total += low[i];
   return total;
 }
 
