@@ -43,6 +43,8 @@ void adamw_float(const AdamW& a, double correction1, double correction2, Stream&
                                    .factor = static_cast<float>(a.grad_norm->factor),
                                    .beta1 = static_cast<float>(a.beta1),
                                    .beta2 = static_cast<float>(a.beta2),
+                                   .gain1 = static_cast<float>(1 - a.beta1),
+                                   .gain2 = static_cast<float>(1 - a.beta2),
                                    .eps = static_cast<float>(a.eps),
                                    .learning_rate = static_cast<float>(a.state->learning_rate * group.learning_rate_scale),
                                    .weight_decay = group.weight_decay,

@@ -100,7 +100,8 @@ struct AdamWRange {
   float *param, *m, *v;
   const float* grad;
   int64_t size;
-  float factor, beta1, beta2, eps, learning_rate, weight_decay, inverse_correction1, inverse_correction2;
+  float factor, beta1, beta2, gain1, gain2;  // gain: 1 − beta, rounded once
+  float eps, learning_rate, weight_decay, inverse_correction1, inverse_correction2;
 };
 
 struct VectorKernels {

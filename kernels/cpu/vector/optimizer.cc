@@ -36,8 +36,8 @@ void adamw(const AdamWRange& a) {
   for (int64_t i = 0; i < a.size; i += kLanes) {
     const int64_t n = a.size - i;
     const V g = load_n(a.grad + i, n) * a.factor;
-    const V m = load_n(a.m + i, n) * a.beta1 + g * (1.0f - a.beta1);
-    const V v = load_n(a.v + i, n) * a.beta2 + g * g * (1.0f - a.beta2);
+    const V m = load_n(a.m + i, n) * a.beta1 + g * a.gain1;
+    const V v = load_n(a.v + i, n) * a.beta2 + g * g * a.gain2;
     const V p = load_n(a.param + i, n);
     const V update = (m * a.inverse_correction1) / (square_root(v * a.inverse_correction2) + a.eps) + p * a.weight_decay;
     store_n(a.m + i, m, n);

@@ -1,0 +1,221 @@
+// Global gradient norm and AdamW.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <limits>
+
+#include "kernels/core/error.h"
+#include "kernels/optimizer.h"
+#include "tests/op_test.h"
+
+using namespace electra;
+using namespace electra::test;
+
+namespace {
+
+const ParameterGroup kGroups[] = {{.weight_decay = 0.01f, .learning_rate_scale = 1},
+                                  {.weight_decay = 0, .learning_rate_scale = 0.5f}};
+
+struct Settings {
+  bool bias_correction = false;
+  uint32_t adam_step = 1;
+  double factor = 1;
+  int32_t finite = 1;
+  double beta2 = 0.999;
+};
+
+int64_t groups_of(int64_t n) { return (n + kGroupElements - 1) / kGroupElements; }
+
+// m, v and param in the middle of a training: every term of the update counts.
+OpRecord adamw_record(int64_t n, const Settings& settings) {
+  OpRecord record{.name = "adamw (" + std::to_string(n) + ")"};
+  Random random(static_cast<uint64_t>(n));
+  std::vector<double> v = random.normals(n, 1e-3);
+  for (double& x : v) x = static_cast<float>(x * x);
+  record.inputs = {{"grad", {n}, random.normals(n, 1e-2)}, {"group_ids", {groups_of(n)}, random.integers(groups_of(n), 2), DType::u8}};
+  record.results = {{"param", {n}, false, {}, Compare::close, random.normals(n, 0.1)},
+                    {"m", {n}, false, {}, Compare::close, random.normals(n, 1e-3)},
+                    {"v", {n}, false, {}, Compare::close, v}};
+  record.state = {.learning_rate = 1e-3, .adam_step = settings.adam_step};
+  record.forward = [settings](const Arguments& a, Stream& stream) {
+    const GradNorm norm{.norm = 1 / settings.factor, .factor = settings.factor, .finite = settings.finite};
+    adamw<Backend::cpu>({.param = a["param"], .grad = a["grad"], .m = a["m"], .v = a["v"], .group_ids = a.data<uint8_t>("group_ids"),
+                         .groups = kGroups, .grad_norm = &norm, .beta2 = settings.beta2,
+                         .bias_correction = settings.bias_correction, .state = a.state},
+                        stream);
+  };
+  return record;
+}
+
+struct Norm {
+  GradNorm result;
+  Norm(const std::vector<double>& grad, double loss, double clip_norm, DType dtype, int threads = 2) {
+    const auto n = static_cast<int64_t>(grad.size());
+    OpRecord record{.name = "grad_norm"};
+    record.inputs = {{"grad", {n}, grad}, {"loss", {1}, {loss}}};
+    record.workspace = [n](DType) { return grad_norm_workspace(n); };
+    record.forward = [&](const Arguments& a, Stream& stream) {
+      grad_norm<Backend::cpu>({.grad = a["grad"], .loss = a["loss"], .result = &result, .workspace = a["workspace"], .clip_norm = clip_norm},
+                              stream);
+    };
+    Run run(record, dtype);
+    run.forward(threads);
+    run.check_memory(false);
+  }
+};
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity(), kNan = std::numeric_limits<double>::quiet_NaN();
+
+}  // namespace
+
+TEST_CASE("adamw: one update is the formula of the header, in double") {
+  for (const bool correction : {false, true})
+    for (const double factor : {1.0, 0.25}) {
+      const Settings settings{.bias_correction = correction, .adam_step = 3, .factor = factor};
+      const OpRecord record = adamw_record(600, settings);
+      Run run(record, DType::f64);
+      const std::vector<double> p = run.values("param"), m = run.values("m"), v = run.values("v"), g = run.values("grad"),
+                                ids = run.values("group_ids");
+      run.forward();
+      run.check_memory(false);
+      std::vector<double> new_p(600), new_m(600), new_v(600);
+      for (size_t i = 0; i < 600; ++i) {
+        const double gradient = factor * g[i];
+        new_m[i] = 0.9 * m[i] + 0.1 * gradient;
+        new_v[i] = 0.999 * v[i] + 0.001 * gradient * gradient;
+        const double m_hat = correction ? new_m[i] / (1 - 0.9 * 0.9 * 0.9) : new_m[i];
+        const double v_hat = correction ? new_v[i] / (1 - 0.999 * 0.999 * 0.999) : new_v[i];
+        const bool second = ids[i / 256] == 1;
+        const double decay = second ? 0 : static_cast<double>(0.01f), rate = second ? 0.5e-3 : 1e-3;
+        new_p[i] = p[i] - rate * (m_hat / (std::sqrt(v_hat) + 1e-6) + decay * p[i]);
+      }
+      INFO("bias correction " << correction << ", factor " << factor);
+      check_close("param", run.values("param"), new_p, 1e-15);
+      check_close("m", run.values("m"), new_m, 1e-17);
+      check_close("v", run.values("v"), new_v, 1e-19);
+    }
+}
+
+TEST_CASE("adamw: the float kernel follows the oracle for every size") {
+  for (const int64_t n : {1, 15, 16, 17, 255, 256, 257, 1000, 65535, 65536, 65537, 140000}) {
+    check_kernel(adamw_record(n, {}));
+    check_kernel(adamw_record(n, {.bias_correction = true, .adam_step = 2, .factor = 0.125}));
+    check_determinism(adamw_record(n, {.bias_correction = true}));
+  }
+}
+
+TEST_CASE("adamw: a fresh second moment keeps its digits in float") {
+  // 1 − 0.999 has four digits fewer in float than in double: it must be rounded once, from double.
+  OpRecord record = adamw_record(64, {});
+  record.ulps = 4;  // the parameter is all update: a root, a quotient and four products, rounded one after the other
+  for (Result& result : record.results) result.initial.assign(64, 0.0);
+  check_kernel(record);
+}
+
+TEST_CASE("adamw: a thousand float updates stay with the oracle") {
+  const OpRecord record = adamw_record(256, {.bias_correction = true, .adam_step = 5});
+  Run exact(record, DType::f64), run(record, DType::f32);
+  for (int step = 0; step < 1000; ++step) {
+    exact.forward();
+    run.forward();
+  }
+  // Each update of about 1e-3 is rounded at most to half an ulp of a parameter near 1.
+  check_close("param", run.values("param"), exact.values("param"), 1000 * 0x1p-24);
+}
+
+TEST_CASE("adamw: nothing moves after a gradient that is not finite") {
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    const OpRecord record = adamw_record(300, {.factor = 0.5, .finite = 0});
+    Run run(record, dtype);
+    const auto p = run.bytes("param"), m = run.bytes("m"), v = run.bytes("v");
+    run.forward();
+    CHECK(run.bytes("param") == p);
+    CHECK(run.bytes("m") == m);
+    CHECK(run.bytes("v") == v);
+  }
+}
+
+TEST_CASE("adamw: zero gradients leave only the decay") {
+  OpRecord record = adamw_record(512, {});
+  record.inputs = {{"grad", {512}, std::vector<double>(512, 0.0)}, {"group_ids", {2}, {0, 1}, DType::u8}};
+  record.results[1].initial.assign(512, 0.0);
+  record.results[2].initial.assign(512, 0.0);
+  Run run(record, DType::f64);
+  std::vector<double> expected = run.values("param");
+  for (size_t i = 0; i < 256; ++i) expected[i] -= 1e-3 * static_cast<double>(0.01f) * expected[i];
+  run.forward();
+  check_close("param", run.values("param"), expected, 1e-17);
+}
+
+TEST_CASE("grad_norm: the norm and the clipping factor") {
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    const Norm small({0.3, 0.4}, 1, 1, dtype);
+    CHECK(small.result.norm == Approx(0.5).epsilon(1e-7));
+    CHECK(small.result.factor == 1);
+    CHECK(small.result.finite == 1);
+    const Norm large({3, 4}, 1, 1, dtype);
+    CHECK(large.result.norm == 5);
+    CHECK(large.result.factor == 0.2);
+    const Norm zero({0, 0, 0}, 1, 1, dtype);
+    CHECK(zero.result.norm == 0);
+    CHECK(zero.result.factor == 1);
+    CHECK(Norm({}, 1, 1, dtype).result.norm == 0);
+    CHECK(Norm({3, 4}, 1, 2.5, dtype).result.factor == 0.5);
+  }
+}
+
+TEST_CASE("grad_norm: any size, against a plain sum, the same bits for any number of threads") {
+  for (const int64_t n : {1, 15, 16, 17, 255, 257, 65535, 65536, 65537, 200001}) {
+    const std::vector<double> grad = Random(7).normals(n, 1e-3);
+    double squares = 0;
+    for (const double g : grad) squares += g * g;
+    const GradNorm one = Norm(grad, 0, 1, DType::f32, 1).result;
+    INFO(n << " elements");
+    CHECK(one.norm == Approx(std::sqrt(squares)).epsilon(1e-12));
+    for (const int threads : {2, 4}) CHECK(Norm(grad, 0, 1, DType::f32, threads).result.norm == one.norm);
+  }
+}
+
+TEST_CASE("grad_norm: no finite float gradient overflows or vanishes") {
+  CHECK(Norm({3e30, 4e30}, 0, 1, DType::f32).result.norm == Approx(5e30).epsilon(1e-6));
+  CHECK(Norm({3e30, 4e30}, 0, 1, DType::f32).result.finite == 1);
+  CHECK(Norm({3e-30, 4e-30}, 0, 1, DType::f32).result.norm == Approx(5e-30).epsilon(1e-6));
+}
+
+TEST_CASE("grad_norm: a gradient or a loss that is not finite stops the update") {
+  for (const DType dtype : {DType::f64, DType::f32})
+    for (const double bad : {kInfinity, -kInfinity, kNan}) {
+      std::vector<double> grad(1000, 0.001);
+      grad[777] = bad;
+      const Norm in_gradient(grad, 1, 1, dtype), in_loss({0.5, 0.5}, bad, 1, dtype);
+      for (const Norm& norm : {in_gradient, in_loss}) {
+        CHECK(norm.result.finite == 0);
+        CHECK(norm.result.factor == 0);
+      }
+    }
+}
+
+TEST_CASE("optimizer: wrong tensors are named") {
+  ThreadPool pool(1);
+  Stream stream(pool);
+  float data[8] = {};
+  uint8_t ids[1] = {};
+  const GradNorm norm;
+  const StepState state;
+  const Tensor eight{data, {8}, DType::f32}, seven{data, {7}, DType::f32}, doubles{data, {8}, DType::f64};
+  AdamW good{.param = eight, .grad = eight, .m = eight, .v = eight, .group_ids = ids, .groups = kGroups, .grad_norm = &norm, .state = &state};
+  CHECK_NOTHROW(adamw<Backend::cpu>(good, stream));
+  AdamW args = good;
+  args.m = seven;
+  CHECK_THROWS_WITH(adamw<Backend::cpu>(args, stream), "[adamw] m has shape (7), expected (8)");
+  args = good;
+  args.grad = doubles;
+  CHECK_THROWS_WITH(adamw<Backend::cpu>(args, stream), "[adamw] grad has type f64, expected f32");
+  args = good;
+  args.param = args.grad = args.m = args.v = {data, {8}, DType::i32};
+  CHECK_THROWS_AS(adamw<Backend::cpu>(args, stream), ShapeError);
+  GradNorm result;
+  CHECK_THROWS_WITH(grad_norm<Backend::cpu>({.grad = eight, .loss = eight, .result = &result, .workspace = {}}, stream),
+                    "[grad_norm] loss has shape (8), expected (1)");
+  CHECK_THROWS_WITH(grad_norm<Backend::cpu>({.grad = eight, .loss = {data, {1}, DType::f32}, .result = &result, .workspace = {}}, stream),
+                    "[grad_norm] workspace has 0 bytes, expected at least 64");
+}
