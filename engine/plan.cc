@@ -196,14 +196,13 @@ class Planner {
     call.node = i;
     call.pass = Pass::backward;
     for (size_t k = 0; k < n.in.size(); ++k) {
-      const bool read = bit(n.signature.backward_reads_inputs, k);
-      if (read) extend(late(n.in[k]), now());
-      call.in.push_back(read ? late(n.in[k]) : kNoSlot);
+      // What is not declared as read is bound all the same, to memory that may be dead: poison mode shows who reads it.
+      if (bit(n.signature.backward_reads_inputs, k)) extend(late(n.in[k]), now());
+      call.in.push_back(late(n.in[k]));
     }
     for (size_t k = 0; k < n.out.size(); ++k) {
-      const bool read = bit(n.signature.backward_reads_outputs, k);
-      if (read) extend(late(n.out[k]), now());
-      call.out.push_back(read ? late(n.out[k]) : kNoSlot);
+      if (bit(n.signature.backward_reads_outputs, k)) extend(late(n.out[k]), now());
+      call.out.push_back(late(n.out[k]));
       extend(grad_[index(n.out[k])], now());
       call.dout.push_back(grad_[index(n.out[k])]);
     }
