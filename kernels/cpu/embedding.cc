@@ -14,7 +14,8 @@ using cpu::kRowsPerItem;
 using cpu::put;
 using cpu::Scratch;
 
-constexpr int64_t kIdsPerItem = 256;  // entries of the word table a work item owns
+constexpr int64_t kIdsPerItem = 256;   // entries of the word table a work item owns
+constexpr int64_t kMostSegments = 8;   // that the workspace has room for; BERT has 2
 
 int64_t used_rows(const Tensor& offsets) { return offsets.as<int32_t>()[offsets.size() - 1]; }
 
@@ -229,29 +230,37 @@ void backward(const EmbeddingBackward& a, Stream& stream) {
   }
 }
 
-template <class Args> void check_tables(const Args& a) {
-  const int64_t cols = a.word.cols();
-  check_dtype("embedding", "ids", a.ids.dtype, DType::i32);
-  check_shape("embedding", "segments", a.segments.shape, a.ids.shape);
-  check_shape("embedding", "position", a.position.shape, {a.position.shape[0], cols});
-  check_shape("embedding", "segment", a.segment.shape, {a.segment.shape[0], cols});
-  check_shape("embedding", "gamma", a.gamma.shape, {cols});
-  check_shape("embedding", "mean", a.mean.shape, {a.ids.size()});
-  for (const Tensor& t : {a.position, a.segment, a.gamma}) check_dtype("embedding", "a table", t.dtype, a.word.dtype);
+void check_operand(const char* name, const Tensor& tensor, const Shape& shape, DType dtype) {
+  check_shape("embedding", name, tensor.shape, shape);
+  check_dtype("embedding", name, tensor.dtype, dtype);
+}
+
+template <class Args> void check_operands(const Args& a) {
+  const int64_t rows = a.ids.size(), cols = a.word.cols();
+  const DType type = a.word.dtype;
+  check_operand("ids", a.ids, {rows}, DType::i32);
+  check_operand("segments", a.segments, {rows}, DType::i32);
+  check_operand("position", a.position, {a.position.shape[0], cols}, type);
+  check_operand("segment", a.segment, {a.segment.shape[0], cols}, type);
+  check_operand("gamma", a.gamma, {cols}, type);
+  check_operand("mean", a.mean, {rows}, type);
+  check_operand("rstd", a.rstd, {rows}, type);
+  cpu::check_offsets("embedding", a.sequence_offsets, rows);
+  if (a.dropout.active()) cpu::check_state("embedding", a.state);
 }
 
 }  // namespace
 
-// The number of segments is small (2); room for at most eight is part of the workspace.
 size_t embedding_backward_workspace(int64_t rows, int64_t vocab_size, int64_t cols, DType dtype) {
   if (dtype == DType::f64) return Scratch::bytes<double>(cols);
   return 2 * Scratch::bytes<float>(rows * cols) + Scratch::bytes<float>(items_of(rows, kRowsPerItem) * 2 * cols) +
-         Scratch::bytes<int32_t>(vocab_size + 1) + Scratch::bytes<int32_t>(rows) + Scratch::bytes<float>(8 * cols);
+         Scratch::bytes<int32_t>(vocab_size + 1) + Scratch::bytes<int32_t>(rows) + Scratch::bytes<float>(kMostSegments * cols);
 }
 
 template <> void embedding_forward<Backend::cpu>(const EmbeddingForward& args, Stream& stream) {
-  check_tables(args);
-  check_shape("embedding", "y", args.y.shape, {args.ids.size(), args.word.cols()});
+  check_operands(args);
+  check_operand("beta", args.beta, args.gamma.shape, args.word.dtype);
+  check_operand("y", args.y, {args.ids.size(), args.word.cols()}, args.word.dtype);
   check_ids("id", args.ids, args.word.shape[0]);
   check_ids("segment", args.segments, args.segment.shape[0]);
   check_positions(args.sequence_offsets, args.position.shape[0]);
@@ -261,15 +270,19 @@ template <> void embedding_forward<Backend::cpu>(const EmbeddingForward& args, S
   });
 }
 
+// Ids are those that forward has checked.
 template <> void embedding_backward<Backend::cpu>(const EmbeddingBackward& args, Stream& stream) {
-  check_tables(args);
-  check_shape("embedding", "dy", args.dy.shape, {args.ids.size(), args.word.cols()});
-  if (args.dword_mode != GradMode::none) check_shape("embedding", "dword", args.dword.shape, args.word.shape);
-  if (args.dposition_mode != GradMode::none) check_shape("embedding", "dposition", args.dposition.shape, args.position.shape);
-  if (args.dsegment_mode != GradMode::none) check_shape("embedding", "dsegment", args.dsegment.shape, args.segment.shape);
-  if (args.segment.shape[0] > 8) throw ShapeError("embedding", "segment table has shape " + args.segment.shape.str() + ", expected at most 8 segments");
-  cpu::check_workspace("embedding", args.workspace,
-                       embedding_backward_workspace(args.ids.size(), args.word.shape[0], args.word.cols(), args.word.dtype));
+  const DType type = args.word.dtype;
+  check_operands(args);
+  check_operand("dy", args.dy, {args.ids.size(), args.word.cols()}, type);
+  if (args.dword_mode != GradMode::none) check_operand("dword", args.dword, args.word.shape, type);
+  if (args.dposition_mode != GradMode::none) check_operand("dposition", args.dposition, args.position.shape, type);
+  if (args.dsegment_mode != GradMode::none) check_operand("dsegment", args.dsegment, args.segment.shape, type);
+  if (args.dgamma_mode != GradMode::none) check_operand("dgamma", args.dgamma, args.gamma.shape, type);
+  if (args.dbeta_mode != GradMode::none) check_operand("dbeta", args.dbeta, args.gamma.shape, type);
+  if (args.segment.shape[0] > kMostSegments)
+    throw ShapeError("embedding", "segment has shape " + args.segment.shape.str() + ", expected at most 8 rows");
+  cpu::check_workspace("embedding", args.workspace, embedding_backward_workspace(args.ids.size(), args.word.shape[0], args.word.cols(), type));
   cpu::dispatch_float("embedding", args.word.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);
     else backward(args, stream);

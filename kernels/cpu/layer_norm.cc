@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <string>
+#include <initializer_list>
 
 #include "kernels/cpu/common.h"
 
@@ -129,6 +129,21 @@ void backward(const LayerNormBackward& a, Stream& stream) {
   }
 }
 
+struct NamedTensor {
+  const char* name;
+  const Tensor& tensor;
+};
+void check_dtypes(std::initializer_list<NamedTensor> operands, DType expected) {
+  for (const NamedTensor& operand : operands)
+    if (operand.tensor) check_dtype("layer_norm", operand.name, operand.tensor.dtype, expected);
+}
+
+void check_dropout(const Dropout& dropout, const Tensor& sequence_offsets, int64_t rows, const StepState* state) {
+  if (!dropout.active()) return;
+  cpu::check_state("layer_norm", state);
+  cpu::check_offsets("layer_norm", sequence_offsets, rows);
+}
+
 }  // namespace
 
 size_t layer_norm_backward_workspace(int64_t rows, int64_t cols, DType dtype) {
@@ -144,7 +159,10 @@ template <> void layer_norm_forward<Backend::cpu>(const LayerNormForward& args, 
   check_shape("layer_norm", "rstd", args.rstd.shape, {args.x.rows()});
   if (args.residual) check_shape("layer_norm", "residual", args.residual.shape, args.x.shape);
   if (args.sum) check_shape("layer_norm", "sum", args.sum.shape, args.x.shape);
-  for (const Tensor& t : {args.gamma, args.beta, args.y}) check_dtype("layer_norm", "an operand", t.dtype, args.x.dtype);
+  check_dtypes({{"gamma", args.gamma}, {"beta", args.beta}, {"residual", args.residual}, {"y", args.y}, {"sum", args.sum},
+                {"mean", args.mean}, {"rstd", args.rstd}},
+               args.x.dtype);
+  check_dropout(args.dropout, args.sequence_offsets, args.x.rows(), args.state);
   cpu::dispatch_float("layer_norm", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) forward_oracle(args);
     else forward(args, stream);
@@ -155,10 +173,16 @@ template <> void layer_norm_backward<Backend::cpu>(const LayerNormBackward& args
   const int64_t rows = args.dy.rows(), cols = args.dy.cols();
   check_shape("layer_norm", "sum", args.sum.shape, args.dy.shape);
   check_shape("layer_norm", "gamma", args.gamma.shape, {cols});
+  check_shape("layer_norm", "mean", args.mean.shape, {rows});
+  check_shape("layer_norm", "rstd", args.rstd.shape, {rows});
   if (args.dx_mode != GradMode::none) check_shape("layer_norm", "dx", args.dx.shape, args.dy.shape);
   if (args.dresidual_mode != GradMode::none) check_shape("layer_norm", "dresidual", args.dresidual.shape, args.dy.shape);
   if (args.dgamma_mode != GradMode::none) check_shape("layer_norm", "dgamma", args.dgamma.shape, {cols});
   if (args.dbeta_mode != GradMode::none) check_shape("layer_norm", "dbeta", args.dbeta.shape, {cols});
+  check_dtypes({{"sum", args.sum}, {"gamma", args.gamma}, {"mean", args.mean}, {"rstd", args.rstd}, {"dx", args.dx},
+                {"dresidual", args.dresidual}, {"dgamma", args.dgamma}, {"dbeta", args.dbeta}},
+               args.dy.dtype);
+  check_dropout(args.dropout, args.sequence_offsets, rows, args.state);
   cpu::check_workspace("layer_norm", args.workspace, layer_norm_backward_workspace(rows, cols, args.dy.dtype));
   cpu::dispatch_float("layer_norm", args.dy.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);

@@ -20,13 +20,9 @@ using cpu::Scratch;
 int64_t rows_per_item(int64_t rows) { return rows >= 2048 ? 256 : 64; }
 int64_t outputs_per_item(int64_t out) { return out >= 512 ? 128 : 64; }
 
-void check(const char* op, const Tensor& x, const Tensor& weight, Epilogue epilogue, const Tensor& bias) {
-  const int64_t in = x.cols(), out = weight.shape[0];
-  check_shape(op, "weight", weight.shape, {out, in});
-  check_dtype(op, "weight", weight.dtype, x.dtype);
-  if (epilogue == Epilogue::none || !bias) return;
-  check_shape(op, "bias", bias.shape, {out});
-  check_dtype(op, "bias", bias.dtype, x.dtype);
+void check_operand(const char* name, const Tensor& tensor, const Shape& shape, DType dtype) {
+  check_shape("linear", name, tensor.shape, shape);
+  check_dtype("linear", name, tensor.dtype, dtype);
 }
 
 void forward_oracle(const LinearForward& a) {
@@ -119,11 +115,13 @@ size_t linear_backward_workspace(int64_t rows, int64_t, int64_t out, Epilogue ep
 }
 
 template <> void linear_forward<Backend::cpu>(const LinearForward& args, Stream& stream) {
-  check("linear", args.x, args.weight, args.epilogue, args.bias);
-  check_shape("linear", "y", args.y.shape, {args.x.rows(), args.weight.shape[0]});
-  check_dtype("linear", "y", args.y.dtype, args.x.dtype);
-  if (args.epilogue != Epilogue::none && !args.bias) throw ShapeError("linear", "expected a bias, got none");
-  if (args.u) check_shape("linear", "u", args.u.shape, args.y.shape);
+  const int64_t rows = args.x.rows(), out = args.weight.shape[0];
+  check_operand("weight", args.weight, {out, args.x.cols()}, args.x.dtype);
+  check_operand("y", args.y, {rows, out}, args.x.dtype);
+  if (args.epilogue != Epilogue::none) check_operand("bias", args.bias, {out}, args.x.dtype);
+  if (args.u) check_operand("u", args.u, {rows, out}, args.x.dtype);
+  if (args.u && args.epilogue != Epilogue::bias_gelu)
+    throw ShapeError("linear", "expected u only with the bias_gelu epilogue, got one of shape " + args.u.shape.str());
   cpu::dispatch_float("linear", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) forward_oracle(args);
     else forward(args, stream);
@@ -132,13 +130,12 @@ template <> void linear_forward<Backend::cpu>(const LinearForward& args, Stream&
 
 template <> void linear_backward<Backend::cpu>(const LinearBackward& args, Stream& stream) {
   const int64_t rows = args.x.rows(), in = args.x.cols(), out = args.weight.shape[0];
-  check("linear", args.x, args.weight, args.epilogue, Tensor{});
-  check_shape("linear", "dy", args.dy.shape, {rows, out});
-  check_dtype("linear", "dy", args.dy.dtype, args.x.dtype);
-  if (args.epilogue == Epilogue::bias_gelu) check_shape("linear", "u", args.u.shape, {rows, out});
-  if (args.dx_mode != GradMode::none) check_shape("linear", "dx", args.dx.shape, {rows, in});
-  if (args.dweight_mode != GradMode::none) check_shape("linear", "dweight", args.dweight.shape, {out, in});
-  if (args.dbias_mode != GradMode::none) check_shape("linear", "dbias", args.dbias.shape, {out});
+  check_operand("weight", args.weight, {out, in}, args.x.dtype);
+  check_operand("dy", args.dy, {rows, out}, args.x.dtype);
+  if (args.epilogue == Epilogue::bias_gelu) check_operand("u", args.u, {rows, out}, args.x.dtype);
+  if (args.dx_mode != GradMode::none) check_operand("dx", args.dx, {rows, in}, args.x.dtype);
+  if (args.dweight_mode != GradMode::none) check_operand("dweight", args.dweight, {out, in}, args.x.dtype);
+  if (args.dbias_mode != GradMode::none) check_operand("dbias", args.dbias, {out}, args.x.dtype);
   cpu::check_workspace("linear", args.workspace, linear_backward_workspace(rows, in, out, args.epilogue, args.x.dtype));
   cpu::dispatch_float("linear", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);

@@ -63,8 +63,8 @@ ELECTRA_INLINE float maximum(V v) {
   return lane[0];
 }
 
-// e^x, relative error below 2e-7 for x in [-87, 88]; 0 below, infinity above. e^x = 2^n e^r, |r| ≤ ln 2 / 2, e^r by a
-// degree-7 minimax polynomial of our own fit.
+// e^x, relative error below 2e-7 for x in [-87, 88]; 0 below, infinity above, NaN of NaN (a step that went wrong must show).
+// e^x = 2^n e^r, |r| ≤ ln 2 / 2, e^r by a degree-7 minimax polynomial of our own fit.
 ELECTRA_INLINE V exp(V x) {
   const V clamped = max(min(x, splat(88.5f)), splat(-87.5f));
   const V shifted = clamped * 1.44269504089f + 12582912.0f;  // 1.5 2^23: the sum's low bits are round(x / ln 2)
@@ -79,7 +79,7 @@ ELECTRA_INLINE V exp(V x) {
   p = (p * r) * r + r + 1.0f;
   const VI exponent = (VI)shifted << 23;  // n in the exponent field
   const V scaled = (V)((VI)p + exponent);
-  return x < -87.3f ? V{} : x > 88.4f ? splat(__builtin_inff()) : scaled;
+  return x < -87.3f ? V{} : x <= 88.4f ? scaled : x * __builtin_inff();
 }
 
 // ln x for normal positive x, relative error below 2e-7 (absolute near 1). x = 2^e m, m in [sqrt ½, sqrt 2); ln m = f − f²/2 + f³ q(f).
