@@ -1,0 +1,350 @@
+// Masking, corruption, and the gather of masked rows.
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <numeric>
+#include <set>
+
+#include "kernels/core/error.h"
+#include "kernels/core/philox.h"
+#include "kernels/masking.h"
+#include "tests/op_test.h"
+
+using namespace electra;
+using namespace electra::test;
+
+namespace {
+
+constexpr SpecialIds kSpecial;
+constexpr uint64_t kSite = fnv1a64("test/mask_tokens");
+
+// [CLS] words [SEP] words [SEP], ids from 1000 on; what a real example looks like.
+std::vector<int32_t> sentence(int64_t length, Random& random) {
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < length; ++i) ids.push_back(static_cast<int32_t>(1000 + random.below(5000)));
+  ids.front() = kSpecial.cls;
+  ids.back() = kSpecial.sep;
+  if (length > 8) ids[static_cast<size_t>(length / 2)] = kSpecial.sep;
+  return ids;
+}
+
+// One call of mask_tokens with memory of its own.
+struct Masking {
+  std::vector<int32_t> ids, offsets{0}, masked_ids, rows, targets;
+  std::vector<float> weights;
+  int64_t max_predictions;
+  double mask_prob = 0.15;
+  bool with_replacement = false;
+  StepState state{.seed = 12, .step = 5};
+
+  Masking(const std::vector<int64_t>& lengths, int64_t predictions, uint64_t seed = 1) : max_predictions(predictions) {
+    Random random(seed);
+    for (const int64_t n : lengths) {
+      if (n > 0) {
+        const std::vector<int32_t> s = sentence(n, random);
+        ids.insert(ids.end(), s.begin(), s.end());
+      }
+      offsets.push_back(static_cast<int32_t>(ids.size()));
+    }
+  }
+  int64_t sequences() const { return static_cast<int64_t>(offsets.size()) - 1; }
+  template <class T> static Tensor tensor(std::vector<T>& v) { return {v.data(), {static_cast<int64_t>(v.size())}, dtype_of<T>}; }
+  MaskTokens arguments() {
+    const auto slots = static_cast<size_t>(sequences() * max_predictions);
+    masked_ids.assign(ids.size(), -1);
+    rows.assign(slots, -1);
+    targets.assign(slots, -1);
+    weights.assign(slots, NAN);
+    return {.ids = tensor(ids),
+            .sequence_offsets = tensor(offsets),
+            .masked_ids = tensor(masked_ids),
+            .masked_rows = tensor(rows),
+            .masked_weights = tensor(weights),
+            .masked_targets = tensor(targets),
+            .special = kSpecial,
+            .max_predictions = max_predictions,
+            .mask_prob = mask_prob,
+            .with_replacement = with_replacement,
+            .site = kSite,
+            .state = &state};
+  }
+  void run(int threads = 1) {
+    ThreadPool pool(threads);
+    Stream stream(pool);
+    mask_tokens<Backend::cpu>(arguments(), stream);
+  }
+  // Rows of a sequence's used slots.
+  std::vector<int32_t> used(int64_t s) const {
+    std::vector<int32_t> result;
+    for (auto i = static_cast<size_t>(s * max_predictions); i < static_cast<size_t>((s + 1) * max_predictions); ++i)
+      if (weights[i] == 1) result.push_back(rows[i]);
+    return result;
+  }
+};
+
+bool candidate(int32_t id) { return id != kSpecial.cls && id != kSpecial.sep && id != kSpecial.mask; }
+
+uint32_t word_of(const Masking& m, int64_t s, int64_t index, uint32_t purpose) {
+  return philox(m.state.seed ^ kSite, {m.state.step, m.state.first_sequence + static_cast<uint32_t>(s), static_cast<uint32_t>(index / 4), purpose})
+      .word[index % 4];
+}
+
+// What kernels/masking.h says, by sorting all candidates.
+void check_against_definition(const Masking& m) {
+  for (int64_t s = 0; s < m.sequences(); ++s) {
+    const int32_t begin = m.offsets[static_cast<size_t>(s)], length = m.offsets[static_cast<size_t>(s + 1)] - begin;
+    std::vector<int32_t> candidates;
+    for (int32_t p = 0; p < length; ++p)
+      if (candidate(m.ids[static_cast<size_t>(begin + p)])) candidates.push_back(p);
+    const int64_t n = masked_count(m.ids.data() + begin, length, kSpecial, m.mask_prob, m.max_predictions, m.with_replacement);
+    std::vector<int32_t> picked;
+    if (m.with_replacement) {
+      for (int64_t j = 0; j < n; ++j)
+        picked.push_back(candidates[static_cast<size_t>(word_of(m, s, j, 1) / 0x1p32 * static_cast<double>(candidates.size()))]);
+    } else {
+      std::stable_sort(candidates.begin(), candidates.end(),
+                       [&](int32_t a, int32_t b) { return word_of(m, s, a, 0) < word_of(m, s, b, 0); });
+      picked.assign(candidates.begin(), candidates.begin() + n);
+    }
+    std::sort(picked.begin(), picked.end());
+    INFO("sequence " << s << " of " << length << " tokens");
+    std::vector<int32_t> expected_ids(m.ids.begin() + begin, m.ids.begin() + begin + length);
+    for (int64_t j = 0; j < m.max_predictions; ++j) {
+      const auto slot = static_cast<size_t>(s * m.max_predictions + j);
+      if (j >= n) {
+        CHECK(m.rows[slot] == 0);
+        CHECK(m.weights[slot] == 0);
+        CHECK(m.targets[slot] == 0);
+        continue;
+      }
+      const int32_t p = picked[static_cast<size_t>(j)];
+      CHECK(m.rows[slot] == begin + p);
+      CHECK(m.weights[slot] == 1);
+      CHECK(m.targets[slot] == m.ids[static_cast<size_t>(begin + p)]);
+      if (word_of(m, s, p, 2) < 0.85 * 0x1p32) expected_ids[static_cast<size_t>(p)] = kSpecial.mask;
+    }
+    CHECK(std::equal(expected_ids.begin(), expected_ids.end(), m.masked_ids.begin() + begin));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("mask_tokens does what its header says, with and without replacement") {
+  for (const bool with_replacement : {false, true}) {
+    Masking m({128, 1, 2, 3, 0, 17, 64, 127}, 19);
+    m.with_replacement = with_replacement;
+    m.state.first_sequence = 9;
+    for (const uint32_t step : {0u, 1u, 77u}) {
+      m.state.step = step;
+      m.run();
+      check_against_definition(m);
+    }
+  }
+}
+
+TEST_CASE("mask_tokens masks distinct positions, never a special one, as many as the original") {
+  Masking m({128, 128, 40, 10}, 19);
+  for (uint32_t step = 0; step < 50; ++step) {
+    m.state.step = step;
+    m.run();
+    const size_t expected[] = {19, 19, 6, 2};
+    for (int64_t s = 0; s < 4; ++s) {
+      const std::vector<int32_t> rows = m.used(s);
+      CHECK(rows.size() == expected[s]);
+      CHECK(std::set<int32_t>(rows.begin(), rows.end()).size() == rows.size());
+      CHECK(std::is_sorted(rows.begin(), rows.end()));
+      CHECK(std::all_of(rows.begin(), rows.end(), [&](int32_t r) { return candidate(m.ids[static_cast<size_t>(r)]); }));
+    }
+  }
+}
+
+TEST_CASE("masked_count: at least one, at most max_predictions, halves to even, no more than candidates") {
+  Random random(4);
+  const auto count = [&](int64_t length, double prob, int64_t most, bool replacement = false) {
+    const std::vector<int32_t> ids = sentence(length, random);
+    return masked_count(ids.data(), length, kSpecial, prob, most, replacement);
+  };
+  CHECK(count(128, 0.15, 19) == 19);
+  CHECK(count(512, 0.15, 79) == 77);   // round(76.8)
+  CHECK(count(512, 0.25, 130) == 128);
+  CHECK(count(30, 0.15, 19) == 4);     // 4.5
+  CHECK(count(10, 0.15, 19) == 2);     // 1.5
+  CHECK(count(3, 0.15, 19) == 1);      // 0.45
+  CHECK(count(128, 0.15, 7) == 7);
+  CHECK(count(2, 0.5, 19) == 0);       // [CLS] [SEP]
+  CHECK(count(2, 0.5, 19, true) == 0);
+  CHECK(count(3, 1.0, 19) == 1);
+  CHECK(count(3, 1.0, 19, true) == 3);
+  CHECK(count(6, 0.9, 19) == 4);
+  const std::vector<int32_t> masks(5, kSpecial.mask);
+  CHECK(masked_count(masks.data(), 5, kSpecial, 0.15, 19, false) == 0);
+}
+
+TEST_CASE("mask_tokens: every candidate is as likely, 85 % become [MASK], in either mode") {
+  for (const bool with_replacement : {false, true}) {
+    const int64_t length = 40, sequences = 400;
+    Masking m(std::vector<int64_t>(sequences, length), 6);
+    m.with_replacement = with_replacement;
+    std::vector<double> hits(length, 0);
+    double slots = 0, masked = 0, positions = 0;
+    for (uint32_t step = 0; step < 10; ++step) {
+      m.state.step = step;
+      m.run();
+      for (int64_t s = 0; s < sequences; ++s) {
+        const std::vector<int32_t> rows = m.used(s);
+        for (const int32_t r : rows) hits[static_cast<size_t>(r - s * length)] += 1;
+        slots += static_cast<double>(rows.size());
+        for (const int32_t r : std::set<int32_t>(rows.begin(), rows.end())) {
+          ++positions;
+          masked += m.masked_ids[static_cast<size_t>(r)] == kSpecial.mask;
+        }
+      }
+    }
+    CHECK(slots == 6 * sequences * 10);
+    // 24,000 draws over 37 candidates. Chi-square with 36 degrees of freedom: mean 36, deviation 8.5 (a little less without
+    // replacement).
+    const double expected = slots / 37;
+    double chi_square = 0;
+    for (int64_t p = 0; p < length; ++p) {
+      if (p == 0 || p == 20 || p == 39) CHECK(hits[static_cast<size_t>(p)] == 0);
+      else chi_square += std::pow(hits[static_cast<size_t>(p)] - expected, 2) / expected;
+    }
+    INFO("with replacement " << with_replacement << ", chi-square " << chi_square);
+    CHECK(chi_square < 70);
+    CHECK(chi_square > 10);
+    CHECK(masked / positions == Approx(0.85).margin(0.012));
+    // 37 (1 - (36/37)^6) distinct positions on average with replacement.
+    CHECK(positions / (10 * sequences) == Approx(with_replacement ? 37 * (1 - std::pow(36.0 / 37, 6)) : 6).epsilon(0.01));
+  }
+}
+
+TEST_CASE("mask_tokens: same bits for any number of threads, new draws at each step, sequence and seed") {
+  Masking m({50, 50, 50}, 8);
+  std::copy_n(m.ids.begin(), 50, m.ids.begin() + 50);
+  m.run(1);
+  const Masking first = m;
+  for (const int threads : {2, 4}) {
+    m.run(threads);
+    CHECK(m.rows == first.rows);
+    CHECK(m.masked_ids == first.masked_ids);
+  }
+  std::vector<int32_t> second_rows = m.used(1);
+  for (int32_t& r : second_rows) r -= 50;
+  CHECK(second_rows != m.used(0));
+  m.state.step += 1;
+  m.run();
+  CHECK(m.rows != first.rows);
+  m.state.step -= 1;
+  m.state.seed += 1;
+  m.run();
+  CHECK(m.rows != first.rows);
+
+  // Cutting the batch in micro-batches changes nothing.
+  Masking tail({50}, 8);
+  std::copy_n(first.ids.begin() + 100, 50, tail.ids.begin());
+  tail.state.first_sequence = 2;
+  tail.run();
+  std::vector<int32_t> rows = tail.used(0);
+  for (int32_t& r : rows) r += 100;
+  CHECK(rows == first.used(2));
+}
+
+TEST_CASE("mask_tokens: unused capacity is copied") {
+  Masking m({20}, 4);
+  m.ids.insert(m.ids.end(), {7, 8, 9});
+  m.run();
+  CHECK(std::vector<int32_t>(m.masked_ids.end() - 3, m.masked_ids.end()) == std::vector<int32_t>{7, 8, 9});
+}
+
+TEST_CASE("mask_tokens: bad input is named") {
+  ThreadPool pool(1);
+  Stream stream(pool);
+  const auto with = [&](auto change) {
+    Masking m({20, 12}, 4);
+    MaskTokens a = m.arguments();
+    change(a, m);
+    return error_of<Error>([&] { mask_tokens<Backend::cpu>(a, stream); });
+  };
+  CHECK(with([](MaskTokens& a, Masking&) { a.max_predictions = 0; }) == "[mask_tokens] expected max_predictions of at least 1, got 0");
+  CHECK(with([](MaskTokens& a, Masking&) { a.masked_rows.shape = {7}; }) == "[mask_tokens] masked_rows has shape (7), expected (8)");
+  CHECK(with([](MaskTokens& a, Masking&) { a.masked_weights.dtype = DType::f64; }) == "[mask_tokens] masked_weights has type f64, expected f32");
+  CHECK(with([](MaskTokens& a, Masking&) { a.ids.dtype = DType::i64; }) == "[mask_tokens] ids has type i64, expected i32");
+  CHECK(with([](MaskTokens&, Masking& m) { m.offsets[2] = 40; }) == "[mask_tokens] the last offset is 40, expected at most 32");
+  CHECK(with([](MaskTokens&, Masking& m) { m.offsets[1] = 33; }) == "[mask_tokens] expected ascending offsets, got 33 before 32");
+  CHECK(with([](MaskTokens& a, Masking&) { a.state = nullptr; }) == "[mask_tokens] expected a step state, got none");
+}
+
+TEST_CASE("corrupt_tokens: samples replace, labels say where they differ, repeated rows take the mean") {
+  std::vector<int32_t> ids{101, 11, 12, 13, 102, 9}, rows{1, 2, 2, 3, 0, 4}, sampled{11, 20, 25, 14, 999, 999};
+  std::vector<float> weights{1, 1, 1, 1, 0, 0}, labels(6, NAN);
+  std::vector<int32_t> out(6, -1);
+  ThreadPool pool(1);
+  Stream stream(pool);
+  const auto tensor = [](auto& v) { return Masking::tensor(v); };
+  CorruptTokens a{.ids = tensor(ids), .masked_rows = tensor(rows), .masked_weights = tensor(weights), .sampled_ids = tensor(sampled),
+                  .out_ids = tensor(out), .labels = tensor(labels)};
+  corrupt_tokens<Backend::cpu>(a, stream);
+  CHECK(out == std::vector<int32_t>{101, 11, 22, 14, 102, 9});  // (20 + 25) / 2 rounded down
+  CHECK(labels == std::vector<float>{0, 0, 1, 1, 0, 0});
+
+  rows[3] = 6;
+  CHECK(error_of<DataError>([&] { corrupt_tokens<Backend::cpu>(a, stream); }) == "[corrupt_tokens] row of slot 3 is 6, expected 0 to 5");
+  rows[3] = 3;
+  a.labels.shape = {5};
+  CHECK(error_of<ShapeError>([&] { corrupt_tokens<Backend::cpu>(a, stream); }) == "[corrupt_tokens] labels has shape (5), expected (6)");
+}
+
+namespace {
+
+// The same (rows, weights) as masking makes them, with a row that repeats.
+OpRecord gather_record(int64_t cols) {
+  OpRecord record{.name = "gather_rows of " + std::to_string(cols)};
+  record.inputs = {{"x", {9, cols}, Random(2).normals(9 * cols)},
+                   {"rows", {7}, {1, 4, 4, 0, 8, 6, 0}, DType::i32},
+                   {"weights", {7}, {1, 1, 1, 0, 1, 1, 0}, DType::f32}};
+  record.results = {{"y", {7, cols}}};
+  record.gradients = {{"x"}};
+  record.forward = [](const Arguments& a, Stream& stream) {
+    gather_rows<Backend::cpu>({.x = a["x"], .rows = a["rows"], .weights = a["weights"], .y = a["y"]}, stream);
+  };
+  record.backward = [](const Arguments& a, Stream& stream) {
+    if (a.mode("dx") == GradMode::none) return;  // the engine does not call it then
+    gather_rows_backward<Backend::cpu>({.rows = a["rows"],
+                                        .weights = a["weights"],
+                                        .dy = a["dy"],
+                                        .dx = a["dx"],
+                                        .accumulate = a.mode("dx") == GradMode::accumulate},
+                                       stream);
+  };
+  return record;
+}
+
+}  // namespace
+
+TEST_CASE("gather_rows: gradients, kernel, modes, determinism") {
+  for (const int64_t cols : {1, 5, 64}) check_op(gather_record(cols));
+}
+
+TEST_CASE("gather_rows: unused slots read nothing and repeated rows add up") {
+  const OpRecord record = gather_record(3);
+  Run run(record, DType::f32);
+  run.forward();
+  run.backward();
+  const std::vector<double> x = run.values("x"), y = run.values("y"), dy = run.values("dy"), dx = run.values("dx");
+  for (size_t c = 0; c < 3; ++c) {
+    CHECK(y[3 * 3 + c] == 0);
+    CHECK(y[1 * 3 + c] == x[4 * 3 + c]);
+    CHECK(dx[0 * 3 + c] == 0);
+    CHECK(dx[4 * 3 + c] == Approx(dy[1 * 3 + c] + dy[2 * 3 + c]));
+  }
+}
+
+TEST_CASE("gather_rows: bad input is named") {
+  const OpRecord record = gather_record(3);
+  Run run(record, DType::f32);
+  run.set("rows", {1, 4, 9, 0, 8, 6, 0});
+  CHECK(error_of<DataError>([&] { run.forward(); }) == "[gather_rows] row of slot 2 is 9, expected 0 to 8");
+  CHECK(error_of<DataError>([&] { run.backward(); }) == "[gather_rows] row of slot 2 is 9, expected 0 to 8");
+  run.arguments().tensors["y"].shape = {6, 3};
+  CHECK(error_of<ShapeError>([&] { run.forward(); }) == "[gather_rows] y has shape (6, 3), expected (7, 3)");
+}
