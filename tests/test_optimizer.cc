@@ -95,6 +95,29 @@ TEST_CASE("adamw: one update is the formula of the header, in double") {
     }
 }
 
+TEST_CASE("adamw and grad_norm: the oracle against another implementation") {
+  for (const GoldenCase& golden : read_golden("optimizer")) {
+    INFO(golden.name);
+    const auto number = [&](const char* name) { return golden.attributes.at(name); };
+    const std::vector<double> grad = golden.values("grad");
+    const auto n = static_cast<int64_t>(grad.size());
+    const GradNorm norm = Norm(grad, 1, number("clip_norm"), DType::f64).result;
+    CHECK(norm.norm == Approx(number("norm")).epsilon(1e-14));
+    CHECK(norm.factor == Approx(number("factor")).epsilon(1e-14));
+    OpRecord record = adamw_record(n, {});
+    record.inputs = {{"grad", {n}, grad}, {"group_ids", {groups_of(n)}, {0, 1}, DType::u8}};
+    for (Result& result : record.results) result.initial = golden.values(result.name + "_before");
+    record.state = {.learning_rate = number("learning_rate"), .adam_step = static_cast<uint32_t>(number("adam_step"))};
+    record.forward = [&](const Arguments& a, Stream& stream) {
+      adamw<Backend::cpu>({.param = a["param"], .grad = a["grad"], .m = a["m"], .v = a["v"], .group_ids = a.data<uint8_t>("group_ids"),
+                           .groups = kGroups, .grad_norm = &norm, .beta1 = number("beta1"), .beta2 = number("beta2"),
+                           .eps = number("eps"), .bias_correction = number("bias_correction") == 1, .state = a.state},
+                          stream);
+    };
+    check_golden(record, golden);
+  }
+}
+
 TEST_CASE("adamw: the float kernel follows the oracle for every size") {
   for (const int64_t n : {1, 15, 16, 17, 255, 256, 257, 1000, 65535, 65536, 65537, 140000}) {
     check_kernel(adamw_record(n, {}));
