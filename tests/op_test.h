@@ -101,7 +101,7 @@ class Run {
 
  private:
   struct Memory;
-  const OpRecord& record_;
+  OpRecord record_;
   std::unique_ptr<Memory> memory_;
 };
 

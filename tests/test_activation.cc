@@ -1,6 +1,7 @@
-// GELU (erf) and the vector functions it is made of.
+// GELU, the erf form.
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <limits>
 
 #include "kernels/activation.h"
 #include "kernels/core/error.h"
@@ -38,7 +39,74 @@ OpRecord gelu_record(const Shape& shape, std::vector<double> x) {
 
 }  // namespace
 
+TEST_CASE("gelu agrees with PyTorch") {
+  for (const GoldenCase& golden : read_golden("gelu")) check_golden(gelu_record(golden.shape("x"), golden.values("x")), golden);
+}
+
 TEST_CASE("gelu: gradients, kernel, modes, determinism") {
   for (const int64_t n : {1, 7, 15, 16, 17, 31, 33, 255, 256, 1000}) check_op(gelu_record({n}, Random(1).normals(n, 2)));
+  // More than one work item, the last one not whole.
   check_op(gelu_record({33, 1024}, Random(2).normals(33 * 1024, 3)));
+}
+
+// The tanh approximation is off by up to 4e-4; the absolute error in the tails counts in ulps of the value itself.
+TEST_CASE("gelu: small values and tails keep their digits") {
+  std::vector<double> x;
+  for (double v = -8; v <= 8; v += 1.0 / 64) x.push_back(v);
+  const auto n = static_cast<int64_t>(x.size());
+  const OpRecord record = gelu_record({n}, x);
+  Run exact(record, DType::f64), kernel(record, DType::f32);
+  exact.forward();
+  kernel.forward();
+  const std::vector<double> expected = exact.values("y"), got = kernel.values("y");
+  for (size_t i = 0; i < x.size(); ++i) {
+    INFO("gelu(" << x[i] << ") is " << got[i] << ", expected " << expected[i]);
+    CHECK(std::abs(got[i] - expected[i]) <= (6e-7 + 3e-8 * x[i] * x[i]) * std::abs(expected[i]));
+  }
+}
+
+TEST_CASE("gelu: far values and NaN") {
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    Run run(gelu_record({5}, {-1e4, 1e4, std::nan(""), infinity, 0}), dtype);
+    run.forward();
+    run.backward();
+    const std::vector<double> y = run.values("y"), dx = run.values("dx"), dy = run.values("dy");
+    CHECK(std::abs(y[0]) < 1e-30);
+    CHECK(y[1] == 1e4);
+    CHECK(std::isnan(y[2]));
+    CHECK(y[3] == infinity);
+    CHECK(y[4] == 0);
+    CHECK(std::abs(dx[0]) < 1e-30);
+    CHECK(dx[1] == dy[1]);
+    CHECK(std::isnan(dx[2]));
+    CHECK(dx[4] == Approx(dy[4] / 2));
+  }
+}
+
+TEST_CASE("gelu: the gradient may take the cotangent's place") {
+  const OpRecord record = gelu_record({100}, Random(4).normals(100, 2));
+  Run apart(record, DType::f32), in_place(record, DType::f32);
+  apart.backward();
+  in_place.arguments().tensors["dx"] = in_place.arguments()["dy"];
+  in_place.backward();
+  CHECK(in_place.values("dy") == apart.values("dx"));
+}
+
+TEST_CASE("gelu refuses what does not fit") {
+  const OpRecord record = gelu_record({2, 8}, Random(1).normals(16));
+  const auto error = [&](const char* name, const Shape& shape, DType dtype) {
+    Run run(record, DType::f32);
+    Tensor& t = run.arguments().tensors.at(name);
+    t = {t.data, shape, dtype};
+    return error_of<ShapeError>([&] {
+      run.forward();
+      run.backward();
+    });
+  };
+  CHECK(error("y", {16}, DType::f32) == "[gelu] y has shape (16), expected (2, 8)");
+  CHECK(error("y", {2, 8}, DType::f64) == "[gelu] y has type f64, expected f32");
+  CHECK(error("dy", {2, 7}, DType::f32) == "[gelu] dy has shape (2, 7), expected (2, 8)");
+  CHECK(error("dx", {2, 9}, DType::f32) == "[gelu] dx has shape (2, 9), expected (2, 8)");
+  CHECK(error("dx", {2, 8}, DType::f64) == "[gelu] dx has type f64, expected f32");
 }

@@ -51,6 +51,7 @@ template <> void gelu_backward<Backend::cpu>(const GeluBackward& args, Stream& s
   check_dtype("gelu", "dy", args.dy.dtype, args.x.dtype);
   if (args.dx_mode == GradMode::none) return;
   check_shape("gelu", "dx", args.dx.shape, args.x.shape);
+  check_dtype("gelu", "dx", args.dx.dtype, args.x.dtype);
   const int64_t n = args.x.size();
   cpu::dispatch_float("gelu", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) {
