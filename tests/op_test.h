@@ -63,6 +63,7 @@ struct Result {
   std::optional<DType> dtype = {};
   Compare compare = Compare::close;
   std::vector<double> initial = {};  // where the op updates in place; else NaN
+  std::vector<double> cotangent_values = {};  // absent: random
 };
 
 struct Gradient {

@@ -1,0 +1,241 @@
+// Word, position and segment embeddings, LayerNorm, dropout.
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+
+#include "kernels/core/error.h"
+#include "kernels/embedding.h"
+#include "tests/op_test.h"
+#include "tests/row_dropout.h"
+
+using namespace electra;
+using namespace electra::test;
+
+namespace {
+
+struct Options {
+  int64_t capacity = 8, vocab = 11, positions = 6, segments = 2, cols = 16;
+  std::vector<double> offsets = {0, 3, 8};
+  double drop_p = 0;
+};
+
+struct Place {
+  int64_t position = 0;  // 0 beyond the last offset
+  bool used = false;
+};
+Place place_of(const Options& o, int64_t row) {
+  for (size_t s = 0; s + 1 < o.offsets.size(); ++s)
+    if (row >= static_cast<int64_t>(o.offsets[s]) && row < static_cast<int64_t>(o.offsets[s + 1]))
+      return {row - static_cast<int64_t>(o.offsets[s]), true};
+  return {};
+}
+
+std::vector<float> naive_sum(const Arguments& a, const Options& o, int64_t row) {
+  const float* w = a.data<float>("word") + a.data<int32_t>("ids")[row] * o.cols;
+  const float* p = a.data<float>("position") + place_of(o, row).position * o.cols;
+  const float* s = a.data<float>("segment") + a.data<int32_t>("segments")[row] * o.cols;
+  std::vector<float> sum(static_cast<size_t>(o.cols));
+  for (size_t c = 0; c < sum.size(); ++c) sum[c] = w[c] + p[c] + s[c];
+  return sum;
+}
+
+void naive_forward(const Arguments& a, const Options& o, const Dropout& dropout) {
+  const auto width = static_cast<float>(o.cols);
+  for (int64_t r = 0; r < o.capacity; ++r) {
+    const std::vector<float> sum = naive_sum(a, o, r);
+    float mean = 0, variance = 0;
+    for (const float v : sum) mean += v;
+    mean /= width;
+    for (const float v : sum) variance += (v - mean) * (v - mean);
+    const float rstd = 1 / std::sqrt(variance / width + 1e-12f);
+    a.data<float>("mean")[r] = mean;
+    a.data<float>("rstd")[r] = rstd;
+    for (int64_t c = 0; c < o.cols; ++c)
+      a.data<float>("y")[r * o.cols + c] =
+          ((sum[static_cast<size_t>(c)] - mean) * rstd * a.data<float>("gamma")[c] + a.data<float>("beta")[c]) *
+          static_cast<float>(row_keep_factor(dropout, *a.state, o.offsets, r, c));
+  }
+}
+
+void naive_backward(const Arguments& a, const Options& o, const Dropout& dropout) {
+  for (const char* name : {"dword", "dposition", "dsegment", "dgamma", "dbeta"})
+    std::fill_n(a.data<float>(name), a[name].size(), 0.0f);
+  for (int64_t r = 0; r < o.capacity; ++r) {
+    const Place place = place_of(o, r);
+    if (!place.used) continue;
+    const std::vector<float> sum = naive_sum(a, o, r);
+    const float mean = a.data<float>("mean")[r], rstd = a.data<float>("rstd")[r];
+    std::vector<float> dn(sum.size()), xhat(sum.size());
+    float average = 0, average_xhat = 0;
+    for (int64_t c = 0; c < o.cols; ++c) {
+      const auto i = static_cast<size_t>(c);
+      const float g = a.data<float>("dy")[r * o.cols + c] * static_cast<float>(row_keep_factor(dropout, *a.state, o.offsets, r, c));
+      xhat[i] = (sum[i] - mean) * rstd;
+      dn[i] = g * a.data<float>("gamma")[c];
+      average += dn[i];
+      average_xhat += dn[i] * xhat[i];
+      a.data<float>("dgamma")[c] += g * xhat[i];
+      a.data<float>("dbeta")[c] += g;
+    }
+    average /= static_cast<float>(o.cols);
+    average_xhat /= static_cast<float>(o.cols);
+    for (int64_t c = 0; c < o.cols; ++c) {
+      const auto i = static_cast<size_t>(c);
+      const float d = rstd * (dn[i] - average - xhat[i] * average_xhat);
+      a.data<float>("dword")[a.data<int32_t>("ids")[r] * o.cols + c] += d;
+      a.data<float>("dposition")[place.position * o.cols + c] += d;
+      a.data<float>("dsegment")[a.data<int32_t>("segments")[r] * o.cols + c] += d;
+    }
+  }
+}
+
+OpRecord record_of(const Options& o) {
+  const Dropout dropout{.drop_p = o.drop_p, .site = fnv1a64("test/embedding")};
+  OpRecord record{.name = "embedding (" + std::to_string(o.capacity) + ", " + std::to_string(o.cols) + ") of " +
+                          std::to_string(o.vocab) + (o.drop_p > 0 ? " + dropout" : "")};
+  record.inputs = {{"ids", {o.capacity}, Random(1).integers(o.capacity, o.vocab), DType::i32},
+                   {"segments", {o.capacity}, Random(2).integers(o.capacity, o.segments), DType::i32},
+                   {"sequence_offsets", {static_cast<int64_t>(o.offsets.size())}, o.offsets, DType::i32},
+                   {"word", {o.vocab, o.cols}, Random(3).normals(o.vocab * o.cols)},
+                   {"position", {o.positions, o.cols}, Random(4).normals(o.positions * o.cols)},
+                   {"segment", {o.segments, o.cols}, Random(5).normals(o.segments * o.cols)},
+                   {"gamma", {o.cols}, Random(6).normals(o.cols, 0.5, 1)},
+                   {"beta", {o.cols}, Random(7).normals(o.cols)}};
+  record.results = {{"y", {o.capacity, o.cols}}, {"mean", {o.capacity}, false}, {"rstd", {o.capacity}, false}};
+  // Nothing comes back from rows beyond the last offset.
+  std::vector<double> dy = Random(8).normals(o.capacity * o.cols);
+  std::fill(dy.begin() + static_cast<int64_t>(o.offsets.back()) * o.cols, dy.end(), 0.0);
+  record.results[0].cotangent_values = dy;
+  record.gradients = {{"word"}, {"position"}, {"segment"}, {"gamma"}, {"beta"}};
+  record.workspace = [o](DType dtype) { return embedding_backward_workspace(o.capacity, o.vocab, o.cols, dtype); };
+  record.forward = [dropout](const Arguments& a, Stream& stream) {
+    embedding_forward<Backend::cpu>(
+        {.ids = a["ids"], .segments = a["segments"], .sequence_offsets = a["sequence_offsets"], .word = a["word"],
+         .position = a["position"], .segment = a["segment"], .gamma = a["gamma"], .beta = a["beta"], .y = a["y"],
+         .mean = a["mean"], .rstd = a["rstd"], .dropout = dropout, .state = a.state},
+        stream);
+  };
+  record.backward = [dropout](const Arguments& a, Stream& stream) {
+    embedding_backward<Backend::cpu>(
+        {.ids = a["ids"], .segments = a["segments"], .sequence_offsets = a["sequence_offsets"], .word = a["word"],
+         .position = a["position"], .segment = a["segment"], .gamma = a["gamma"], .mean = a["mean"], .rstd = a["rstd"],
+         .dy = a["dy"], .dword = a["dword"], .dposition = a["dposition"], .dsegment = a["dsegment"], .dgamma = a["dgamma"],
+         .dbeta = a["dbeta"], .dword_mode = a.mode("dword"), .dposition_mode = a.mode("dposition"),
+         .dsegment_mode = a.mode("dsegment"), .dgamma_mode = a.mode("dgamma"), .dbeta_mode = a.mode("dbeta"),
+         .workspace = a["workspace"], .dropout = dropout, .state = a.state},
+        stream);
+  };
+  record.naive_forward = [o, dropout](const Arguments& a) { naive_forward(a, o, dropout); };
+  record.naive_backward = [o, dropout](const Arguments& a) { naive_backward(a, o, dropout); };
+  return record;
+}
+
+}  // namespace
+
+TEST_CASE("embedding agrees with PyTorch") {
+  for (const GoldenCase& golden : read_golden("embedding")) {
+    OpRecord record = record_of({.capacity = golden.shape("ids")[0], .vocab = golden.shape("word")[0],
+                                 .positions = golden.shape("position")[0], .segments = golden.shape("segment")[0],
+                                 .cols = golden.shape("word")[1], .offsets = golden.values("sequence_offsets"),
+                                 .drop_p = golden.attributes.at("drop_p")});
+    record.state = {.seed = 20200323, .step = 11, .first_sequence = 5};
+    for (Input& input : record.inputs) input.values = golden.values(input.name);
+    check_golden(record, golden);
+  }
+}
+
+TEST_CASE("embedding: gradients, kernel, modes, determinism") {
+  for (const double drop_p : {0.0, 0.2}) {
+    check_op(record_of({.drop_p = drop_p}));
+    // Empty sequences, unused capacity, more segments than BERT's.
+    check_op(record_of({.capacity = 13, .segments = 3, .cols = 33, .offsets = {0, 0, 4, 4, 9}, .drop_p = drop_p}));
+  }
+  for (const int64_t cols : {3, 15, 17, 31, 129}) check_op(record_of({.cols = cols, .drop_p = 0.1}));
+}
+
+TEST_CASE("embedding: sizes of ELECTRA") {
+  std::vector<double> offsets;
+  for (int i = 0; i <= 3; ++i) offsets.push_back(64 * i);
+  const OpRecord record = record_of({.capacity = 200, .vocab = 700, .positions = 128, .cols = 128, .offsets = offsets, .drop_p = 0.1});
+  check_kernel(record);
+  check_determinism(record);
+}
+
+// One id in every row: the longest sum that the table's gradient can have.
+TEST_CASE("embedding: a single id") {
+  OpRecord record = record_of({.capacity = 150, .positions = 150, .cols = 20, .offsets = {0, 150}});
+  record.inputs[0].values.assign(150, 7);
+  check_kernel(record);
+  check_determinism(record);
+}
+
+TEST_CASE("embedding: rows of the tables that no token mentions get exactly zero") {
+  OpRecord record = record_of({.vocab = 600, .positions = 9});
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    Run run(record, dtype);
+    run.forward();
+    run.backward();
+    const std::vector<double> ids = run.values("ids"), dword = run.values("dword"), dposition = run.values("dposition");
+    for (int64_t id = 0; id < 600; ++id) {
+      const bool mentioned = std::find(ids.begin(), ids.end(), static_cast<double>(id)) != ids.end();
+      for (int64_t c = 0; c < 16; ++c) CHECK((dword[static_cast<size_t>(id * 16 + c)] != 0) == mentioned);
+    }
+    for (int64_t position = 0; position < 9; ++position)  // the longest sequence has five tokens
+      for (int64_t c = 0; c < 16; ++c) CHECK((dposition[static_cast<size_t>(position * 16 + c)] != 0) == (position < 5));
+  }
+}
+
+TEST_CASE("embedding: ids outside a table are named, and nothing is written") {
+  const auto error = [](const char* input, size_t row, double value) {
+    OpRecord record = record_of({});
+    for (Input& i : record.inputs)
+      if (i.name == input) i.values[row] = value;
+    Run run(record, DType::f32);
+    const std::vector<std::byte> before = run.bytes("y");
+    const std::string message = error_of<DataError>([&] { run.forward(); });
+    CHECK(run.bytes("y") == before);
+    return message;
+  };
+  CHECK(error("ids", 5, 11) == "[embedding] id of row 5 is 11, expected 0 to 10");
+  CHECK(error("ids", 7, -1) == "[embedding] id of row 7 is -1, expected 0 to 10");
+  CHECK(error("segments", 0, 2) == "[embedding] segment of row 0 is 2, expected 0 to 1");
+  CHECK(error("sequence_offsets", 1, 1) == "[embedding] sequence 1 has 7 tokens, expected at most 6 positions");
+  CHECK(error("sequence_offsets", 2, 9) == "[embedding] the last offset is 9, expected at most 8");
+  CHECK(error("sequence_offsets", 1, 9) == "[embedding] expected ascending offsets, got 9 before 8");
+  CHECK(error("sequence_offsets", 0, 1) == "[embedding] expected the first offset to be 0, got 1");
+}
+
+TEST_CASE("embedding refuses what does not fit") {
+  const OpRecord record = record_of({.drop_p = 0.1});
+  const auto error = [&](const char* name, const Shape& shape, DType dtype) {
+    Run run(record, DType::f32);
+    run.forward();
+    Tensor& t = run.arguments().tensors.at(name);
+    t = {t.data, shape, dtype};
+    return error_of<ShapeError>([&] {
+      run.forward();
+      run.backward();
+    });
+  };
+  CHECK(error("ids", {8}, DType::i64) == "[embedding] ids has type i64, expected i32");
+  CHECK(error("segments", {7}, DType::i32) == "[embedding] segments has shape (7), expected (8)");
+  CHECK(error("position", {6, 15}, DType::f32) == "[embedding] position has shape (6, 15), expected (6, 16)");
+  CHECK(error("segment", {2, 16}, DType::f64) == "[embedding] segment has type f64, expected f32");
+  CHECK(error("gamma", {15}, DType::f32) == "[embedding] gamma has shape (15), expected (16)");
+  CHECK(error("beta", {17}, DType::f32) == "[embedding] beta has shape (17), expected (16)");
+  CHECK(error("y", {8, 15}, DType::f32) == "[embedding] y has shape (8, 15), expected (8, 16)");
+  CHECK(error("dy", {7, 16}, DType::f32) == "[embedding] dy has shape (7, 16), expected (8, 16)");
+  CHECK(error("dword", {10, 16}, DType::f32) == "[embedding] dword has shape (10, 16), expected (11, 16)");
+  CHECK(error("dposition", {6, 16}, DType::f64) == "[embedding] dposition has type f64, expected f32");
+  CHECK(error("dbeta", {16, 1}, DType::f32) == "[embedding] dbeta has shape (16, 1), expected (16)");
+  CHECK(error("workspace", {64}, DType::u8).starts_with("[embedding] workspace has 64 bytes, expected at least "));
+  CHECK(error_of<ShapeError>([] {
+          Run run(record_of({.segments = 9}), DType::f32);
+          run.forward();
+          run.backward();
+        }) == "[embedding] segment has shape (9, 16), expected at most 8 rows");
+
+  Run stateless(record, DType::f32);
+  stateless.arguments().state = nullptr;
+  CHECK(error_of<ConfigError>([&] { stateless.forward(); }) == "[embedding] expected a step state, got none");
+}
