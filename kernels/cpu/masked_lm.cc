@@ -265,18 +265,21 @@ void backward_oracle(const MaskedLmBackward& a) {
   clear(a.dhidden, a.dhidden_mode);
   clear(a.dword, a.dword_mode);
   clear(a.dbias, a.dbias_mode);
+  double* const dlogit = Scratch(a.workspace).take<double>(vocab);
   for (int64_t i = 0; i < slots; ++i) {
     const double factor = *a.dloss.as<double>() * a.weights.as<float>()[i] / a.state->masked_lm_denominator;
-    if (factor == 0) continue;
+    if (a.weights.as<float>()[i] == 0) continue;
     for (int64_t v = 0; v < vocab; ++v) {
       double logit = a.bias.as<double>()[v];
       for (int64_t c = 0; c < cols; ++c) logit += hidden[i * cols + c] * word[v * cols + c];
-      const double d = factor * (std::exp(logit - a.lse.as<double>()[i]) - (v == a.targets.as<int32_t>()[i] ? 1 : 0));
-      if (a.dbias_mode != GradMode::none) a.dbias.as<double>()[v] += d;
-      for (int64_t c = 0; c < cols; ++c) {
-        if (a.dhidden_mode != GradMode::none) a.dhidden.as<double>()[i * cols + c] += d * word[v * cols + c];
-        if (a.dword_mode != GradMode::none) a.dword.as<double>()[v * cols + c] += d * hidden[i * cols + c];
-      }
+      dlogit[v] = factor * (std::exp(logit - a.lse.as<double>()[i]) - (v == a.targets.as<int32_t>()[i] ? 1 : 0));
+      if (a.dbias_mode != GradMode::none) a.dbias.as<double>()[v] += dlogit[v];
+      for (int64_t c = 0; a.dword_mode != GradMode::none && c < cols; ++c) a.dword.as<double>()[v * cols + c] += dlogit[v] * hidden[i * cols + c];
+    }
+    for (int64_t c = 0; a.dhidden_mode != GradMode::none && c < cols; ++c) {
+      double sum = 0;
+      for (int64_t v = 0; v < vocab; ++v) sum += dlogit[v] * word[v * cols + c];
+      a.dhidden.as<double>()[i * cols + c] += sum;
     }
   }
 }

@@ -1,0 +1,459 @@
+// Masked-LM head: loss, gradients, samples and sums over the vocabulary.
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <numeric>
+
+#include "kernels/core/error.h"
+#include "kernels/core/philox.h"
+#include "kernels/masked_lm.h"
+#include "tests/op_test.h"
+
+using namespace electra;
+using namespace electra::test;
+
+namespace {
+
+constexpr uint64_t kSite = fnv1a64("test/masked_lm");
+
+struct Options {
+  int64_t slots = 6, vocab = 70, cols = 5;
+  double temperature = 1;
+  bool disallow_correct = false, uniform = false, keep_logits = true;
+  uint64_t site = kSite;
+};
+
+// The unfused form in float: logits, softmax, cross-entropy, each stored.
+float naive_logits(const Arguments& a, const Options& o, int64_t i, std::vector<float>& logits) {
+  for (int64_t v = 0; v < o.vocab; ++v) {
+    float dot = 0;
+    for (int64_t c = 0; c < o.cols; ++c) dot += a.data<float>("hidden")[i * o.cols + c] * a.data<float>("word")[v * o.cols + c];
+    logits[static_cast<size_t>(v)] = dot + a.data<float>("bias")[v];
+  }
+  const float top = *std::max_element(logits.begin(), logits.end());
+  float total = 0;
+  for (const float x : logits) total += std::exp(x - top);
+  return top + std::log(total);
+}
+
+// Perturbed by scalar draws, one id after the other.
+int64_t naive_sample(const Arguments& a, const Options& o, int64_t i, const std::vector<float>& logits) {
+  const int32_t *rows = a.data<int32_t>("rows"), *offsets = a.data<int32_t>("sequence_offsets");
+  uint32_t sequence = 0, repeat = 0;
+  while (offsets[sequence + 1] <= rows[i]) ++sequence;
+  const auto position = static_cast<uint32_t>(rows[i] - offsets[sequence]);
+  while (i > repeat && rows[i - repeat - 1] == rows[i]) ++repeat;
+  sequence += a.state->first_sequence;
+  float best = -INFINITY;
+  int64_t best_id = 0;
+  for (int64_t v = 0; v < o.vocab; ++v) {
+    const uint32_t group = (repeat << 28) + static_cast<uint32_t>(v / 4);
+    const uint32_t draw = philox(a.state->seed ^ o.site, {a.state->step, sequence, position, group}).word[v % 4];
+    float z = logits[static_cast<size_t>(v)] / static_cast<float>(o.temperature) - std::log(-std::log(uniform_open(draw)));
+    if (o.disallow_correct && v == a.data<int32_t>("targets")[i]) z -= 1000;
+    if (z > best) {
+      best = z;
+      best_id = v;
+    }
+  }
+  return best_id;
+}
+
+void naive_forward(const Arguments& a, const Options& o) {
+  float loss = 0;
+  double* const sums = a.data<double>("sums");
+  std::fill_n(sums, kMaskedLmSums, 0.0);
+  std::vector<float> logits(static_cast<size_t>(o.vocab));
+  for (int64_t i = 0; i < o.slots; ++i) {
+    const float weight = a.data<float>("weights")[i];
+    const bool used = weight != 0;
+    const float lse = naive_logits(a, o, i, logits);
+    a.data<float>("lse")[i] = used ? lse : 0;
+    for (int64_t v = 0; o.keep_logits && v < o.vocab; ++v)
+      a.data<float>("logits")[i * o.vocab + v] = used ? logits[static_cast<size_t>(v)] : 0;
+    if (!used) continue;
+    const int32_t target = a.data<int32_t>("targets")[i];
+    loss += weight * (lse - logits[static_cast<size_t>(target)]);
+    const auto weighted = static_cast<double>(weight);
+    if (std::max_element(logits.begin(), logits.end()) - logits.begin() == target) sums[1] += weighted;
+    if (naive_sample(a, o, i, logits) == target) sums[2] += weighted;
+    sums[3] += weighted;
+  }
+  sums[0] = static_cast<double>(loss);
+  *a.data<float>("loss") = loss / static_cast<float>(a.state->masked_lm_denominator);
+}
+
+void naive_backward(const Arguments& a, const Options& o) {
+  for (const char* name : {"dhidden", "dword", "dbias"}) std::fill_n(a.data<float>(name), a[name].size(), 0.0f);
+  std::vector<float> logits(static_cast<size_t>(o.vocab));
+  for (int64_t i = 0; i < o.slots; ++i) {
+    const float factor = *a.data<float>("dloss") * a.data<float>("weights")[i] / static_cast<float>(a.state->masked_lm_denominator);
+    if (factor == 0) continue;
+    const float lse = naive_logits(a, o, i, logits);
+    for (int64_t v = 0; v < o.vocab; ++v) {
+      const float p = std::exp(logits[static_cast<size_t>(v)] - lse);
+      const float d = factor * (v == a.data<int32_t>("targets")[i] ? p - 1 : p);
+      a.data<float>("dbias")[v] += d;
+      for (int64_t c = 0; c < o.cols; ++c) {
+        a.data<float>("dhidden")[i * o.cols + c] += d * a.data<float>("word")[v * o.cols + c];
+        a.data<float>("dword")[v * o.cols + c] += d * a.data<float>("hidden")[i * o.cols + c];
+      }
+    }
+  }
+}
+
+// Slots of two sequences; every fifth is unused, and one weighs half.
+OpRecord masked_lm_record(const Options& o) {
+  OpRecord record{.name = "masked_lm " + std::to_string(o.slots) + " slots, vocabulary " + std::to_string(o.vocab)};
+  Random random(static_cast<uint64_t>(o.vocab));
+  const auto n = static_cast<size_t>(o.slots);
+  std::vector<double> rows(n), weights(n, 1);
+  for (size_t i = 0; i < n; ++i) {
+    rows[i] = static_cast<double>(2 * i);
+    if (i % 5 == 4) weights[i] = rows[i] = 0;
+    else if (i % 7 == 3) weights[i] = 0.5;
+  }
+  const double scale = 2 / std::sqrt(static_cast<double>(o.cols));
+  if (!o.uniform)
+    record.inputs = {{"hidden", {o.slots, o.cols}, random.normals(o.slots * o.cols)},
+                     {"word", {o.vocab, o.cols}, random.normals(o.vocab * o.cols, scale)},
+                     {"bias", {o.vocab}, random.normals(o.vocab, 0.5)}};
+  record.inputs.insert(record.inputs.end(), {{"targets", {o.slots}, random.integers(o.slots, o.vocab), DType::i32},
+                                             {"rows", {o.slots}, rows, DType::i32},
+                                             {"weights", {o.slots}, weights, DType::f32},
+                                             {"sequence_offsets", {3}, {0, static_cast<double>(o.slots), static_cast<double>(2 * o.slots)}, DType::i32}});
+  // Name, shape, whether it has a cotangent, type, comparison.
+  record.results = {{"loss", {1}, !o.uniform},
+                    {"lse", {o.slots}, false},
+                    {"sampled_ids", {o.slots}, false, DType::i32, Compare::exact},
+                    {"sums", {kMaskedLmSums}, false, DType::f64}};
+  if (o.keep_logits) record.results.push_back({"logits", {o.slots, o.vocab}, false});
+  record.workspace = [=](DType dtype) { return masked_lm_workspace(o.slots, o.vocab, o.uniform ? 0 : o.cols, 4, dtype); };
+  record.state.masked_lm_denominator = 3.5;
+  record.forward = [=](const Arguments& a, Stream& stream) {
+    masked_lm_forward<Backend::cpu>({.hidden = a["hidden"],
+                                     .word = a["word"],
+                                     .bias = a["bias"],
+                                     .targets = a["targets"],
+                                     .rows = a["rows"],
+                                     .weights = a["weights"],
+                                     .sequence_offsets = a["sequence_offsets"],
+                                     .loss = a["loss"],
+                                     .lse = a["lse"],
+                                     .sampled_ids = a["sampled_ids"],
+                                     .sums = a["sums"],
+                                     .logits = a["logits"],
+                                     .workspace = a["workspace"],
+                                     .vocab_size = o.vocab,
+                                     .temperature = o.temperature,
+                                     .disallow_correct = o.disallow_correct,
+                                     .uniform = o.uniform,
+                                     .site = o.site,
+                                     .state = a.state},
+                                    stream);
+  };
+  if (o.uniform) return record;
+  record.gradients = {{"hidden"}, {"word"}, {"bias"}};
+  record.backward = [](const Arguments& a, Stream& stream) {
+    masked_lm_backward<Backend::cpu>({.hidden = a["hidden"],
+                                      .word = a["word"],
+                                      .bias = a["bias"],
+                                      .targets = a["targets"],
+                                      .weights = a["weights"],
+                                      .lse = a["lse"],
+                                      .dloss = a["dloss"],
+                                      .dhidden = a["dhidden"],
+                                      .dword = a["dword"],
+                                      .dbias = a["dbias"],
+                                      .dhidden_mode = a.mode("dhidden"),
+                                      .dword_mode = a.mode("dword"),
+                                      .dbias_mode = a.mode("dbias"),
+                                      .workspace = a["workspace"],
+                                      .state = a.state},
+                                     stream);
+  };
+  record.naive_forward = [=](const Arguments& a) { naive_forward(a, o); };
+  record.naive_backward = [=](const Arguments& a) { naive_backward(a, o); };
+  return record;
+}
+
+std::vector<double>& input(OpRecord& record, const std::string& name) {
+  return std::find_if(record.inputs.begin(), record.inputs.end(), [&](const Input& i) { return i.name == name; })->values;
+}
+
+OpRecord golden_record(const GoldenCase& golden) {
+  const auto flag = [&](const char* name) { return golden.attributes.at(name) != 0; };
+  const bool uniform = flag("uniform");
+  OpRecord record = masked_lm_record({.slots = golden.shape("rows")[0],
+                                      .vocab = static_cast<int64_t>(golden.attributes.at("vocab_size")),
+                                      .cols = uniform ? 1 : golden.shape("word")[1],
+                                      .temperature = golden.attributes.at("temperature"),
+                                      .disallow_correct = flag("disallow_correct"),
+                                      .uniform = uniform,
+                                      .keep_logits = !uniform,
+                                      .site = static_cast<uint64_t>(golden.attributes.at("site"))});
+  for (Input& i : record.inputs) {
+    i.shape = golden.shape(i.name);
+    i.values = golden.values(i.name);
+  }
+  record.state.masked_lm_denominator = golden.attributes.at("denominator");
+  return record;
+}
+
+// How often each id is sampled at `draws` slots with these logits; each slot is a row of its own.
+std::vector<double> sample_counts(const std::vector<double>& logits, int64_t draws, Options o) {
+  o.slots = draws;
+  o.vocab = static_cast<int64_t>(logits.size());
+  o.cols = 1;
+  o.keep_logits = false;
+  OpRecord record = masked_lm_record(o);
+  const auto n = static_cast<size_t>(draws);
+  if (!o.uniform) {
+    input(record, "hidden").assign(n, 0);
+    input(record, "bias") = logits;
+  }
+  input(record, "weights").assign(n, 1);
+  input(record, "targets").assign(n, 2);
+  std::iota(input(record, "rows").begin(), input(record, "rows").end(), 0);
+  Run run(record, DType::f32);
+  run.forward();
+  std::vector<double> counts(logits.size());
+  for (const double id : run.values("sampled_ids")) counts[static_cast<size_t>(id)] += 1;
+  return counts;
+}
+
+double chi_square(const std::vector<double>& counts, const std::vector<double>& probabilities) {
+  const double draws = std::accumulate(counts.begin(), counts.end(), 0.0);
+  double result = 0;
+  for (size_t i = 0; i < counts.size(); ++i)
+    if (probabilities[i] > 0) result += std::pow(counts[i] - draws * probabilities[i], 2) / (draws * probabilities[i]);
+  return result;
+}
+
+std::vector<double> softmax(std::vector<double> x) {
+  double total = 0;
+  for (double& v : x) total += v = std::exp(v);
+  for (double& v : x) v /= total;
+  return x;
+}
+
+}  // namespace
+
+TEST_CASE("masked_lm: values, samples and gradients of PyTorch, and the float kernel on them") {
+  for (const GoldenCase& golden : read_golden("masked_lm")) {
+    const OpRecord record = golden_record(golden);
+    check_golden(record, golden);
+    check_kernel(record);
+  }
+}
+
+TEST_CASE("masked_lm: gradients, modes and determinism of small shapes") {
+  check_op(masked_lm_record({}));
+  check_op(masked_lm_record({.slots = 3, .vocab = 130, .cols = 8, .temperature = 0.5, .disallow_correct = true}));
+  check_op(masked_lm_record({.slots = 1, .vocab = 1, .cols = 1, .uniform = true}));
+}
+
+TEST_CASE("masked_lm: the kernel at every edge of a vector, a chunk of ids and a block of slots") {
+  for (const int64_t vocab : {2, 15, 16, 17, 63, 64, 65, 511, 512, 513, 1100}) check_kernel(masked_lm_record({.slots = 7, .vocab = vocab, .cols = 9}));
+  for (const int64_t slots : {1, 127, 128, 129, 300}) check_kernel(masked_lm_record({.slots = slots, .vocab = 600, .cols = 16}));
+  check_kernel(masked_lm_record({.slots = 6, .vocab = 8192, .cols = 64}));
+  // More than 16 chunks: a partial gradient of hidden covers two of them.
+  check_kernel(masked_lm_record({.slots = 6, .vocab = 9000, .cols = 33, .disallow_correct = true}));
+  check_kernel(masked_lm_record({.slots = 40, .vocab = 3000, .uniform = true}));
+}
+
+TEST_CASE("masked_lm: the same bits with 1, 2 and 4 threads") {
+  check_determinism(masked_lm_record({.slots = 140, .vocab = 9000, .cols = 32}));
+  check_determinism(masked_lm_record({.slots = 30, .vocab = 2000, .uniform = true}));
+}
+
+TEST_CASE("masked_lm: gradients are accumulated over several chunks and blocks") {
+  check_grad_modes(masked_lm_record({.slots = 140, .vocab = 1030, .cols = 16, .keep_logits = false}));
+}
+
+TEST_CASE("masked_lm: float and double draw the same samples") {
+  for (const auto& [temperature, disallow] : {std::pair{1.0, false}, {0.7, true}, {3.0, false}}) {
+    const OpRecord record = masked_lm_record({.slots = 100, .vocab = 2000, .cols = 12, .temperature = temperature, .disallow_correct = disallow});
+    Run exact(record, DType::f64), fast(record, DType::f32);
+    exact.forward();
+    fast.forward();
+    CHECK(exact.values("sampled_ids") == fast.values("sampled_ids"));
+  }
+}
+
+TEST_CASE("masked_lm: samples follow the softmax") {
+  const std::vector<double> logits{0, 1, -1, 2, 0.5, -2, 1.5, 0, -0.5};
+  // 8 degrees of freedom: 26.1 is exceeded once in a thousand, 0.86 undershot as often.
+  for (const double temperature : {1.0, 0.5, 2.0}) {
+    std::vector<double> scaled = logits;
+    for (double& x : scaled) x /= temperature;
+    const double statistic = chi_square(sample_counts(logits, 40000, {.temperature = temperature}), softmax(scaled));
+    INFO("temperature " << temperature << ": chi-square " << statistic);
+    CHECK(statistic < 26.1);
+    CHECK(statistic > 0.86);
+  }
+  // Ids of several chunks: 599 degrees of freedom, mean 599, deviation 35.
+  const std::vector<double> flat(600, 0.25);
+  const double statistic = chi_square(sample_counts(flat, 30000, {}), std::vector<double>(600, 1.0 / 600));
+  INFO("600 ids: chi-square " << statistic);
+  CHECK(statistic < 720);
+  CHECK(statistic > 490);
+}
+
+TEST_CASE("masked_lm: uniform samples are uniform, and a disallowed id is never drawn") {
+  const std::vector<double> nothing(70, 0);
+  std::vector<double> p(70, 1.0 / 70);
+  const double all = chi_square(sample_counts(nothing, 30000, {.uniform = true}), p);  // 69 degrees: mean 69, deviation 12
+  INFO("chi-square " << all);
+  CHECK(all < 115);
+  CHECK(all > 35);
+  for (const bool uniform : {true, false}) {
+    const std::vector<double> counts = sample_counts(nothing, 30000, {.disallow_correct = true, .uniform = uniform});
+    CHECK(counts[2] == 0);
+    p.assign(70, 1.0 / 69);
+    p[2] = 0;
+    CHECK(chi_square(counts, p) < 115);
+  }
+}
+
+TEST_CASE("masked_lm: samples change with step, seed and sequence, and not with the micro-batch") {
+  const OpRecord record = masked_lm_record({.slots = 20, .vocab = 500, .cols = 4});
+  const auto samples = [&](auto change) {
+    OpRecord changed = record;
+    change(changed.state);
+    Run run(changed, DType::f32);
+    run.forward();
+    return run.values("sampled_ids");
+  };
+  const std::vector<double> first = samples([](StepState&) {});
+  CHECK(samples([](StepState&) {}) == first);
+  CHECK(samples([](StepState& s) { ++s.step; }) != first);
+  CHECK(samples([](StepState& s) { ++s.seed; }) != first);
+  CHECK(samples([](StepState& s) { ++s.first_sequence; }) != first);
+  CHECK(samples([](StepState& s) { s.masked_lm_denominator = 100; }) == first);
+
+  // The second sequence (rows 20 to 39: slots 10 to 19) as a micro-batch of its own.
+  OpRecord tail = record;
+  input(tail, "sequence_offsets") = {0, 20, 20};
+  for (int64_t i = 0; i < 20; ++i) {
+    double& row = input(tail, "rows")[static_cast<size_t>(i)];
+    if (i < 10) input(tail, "weights")[static_cast<size_t>(i)] = row = 0;
+    else row = std::max(0.0, row - 20);
+  }
+  tail.state.first_sequence += 1;
+  Run run(tail, DType::f32);
+  run.forward();
+  const std::vector<double> second = run.values("sampled_ids");
+  CHECK(std::equal(second.begin() + 10, second.end(), first.begin() + 10));
+}
+
+TEST_CASE("masked_lm: equal logits: lse is ln V and ties go to the smaller id") {
+  OpRecord record = masked_lm_record({.slots = 4, .vocab = 1040, .cols = 3});
+  input(record, "word").assign(1040 * 3, 0.5);
+  input(record, "bias").assign(1040, 0.25);
+  input(record, "targets") = {0, 1, 0, 512};
+  input(record, "weights").assign(4, 1);
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    Run run(record, dtype);
+    run.forward();
+    const std::vector<double> lse = run.values("lse"), sums = run.values("sums"), logits = run.values("logits");
+    for (size_t i = 0; i < 4; ++i) CHECK(lse[i] - logits[i * 1040] == Approx(std::log(1040.0)).epsilon(1e-6));
+    CHECK(sums[0] == Approx(4 * std::log(1040.0)).epsilon(1e-6));
+    CHECK(sums[1] == 2);  // the argmax is id 0
+    CHECK(sums[3] == 4);
+  }
+  // Ids 5, 19, 35 and 600 share the largest logit: lanes and chunks see them in another order.
+  for (const int64_t id : {5, 19, 35, 600}) input(record, "bias")[static_cast<size_t>(id)] = 2;
+  input(record, "targets") = {5, 19, 35, 600};
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    Run run(record, dtype);
+    run.forward();
+    CHECK(run.values("sums")[1] == 1);
+  }
+  input(record, "targets") = {5, 5, 5, 5};
+  Run run(record, DType::f32);
+  run.forward();
+  CHECK(run.values("sums")[1] == 4);
+}
+
+TEST_CASE("masked_lm: logits of 1e4 and more neither overflow nor make a NaN") {
+  OpRecord record = masked_lm_record({.slots = 9, .vocab = 700, .cols = 8});
+  for (double& h : input(record, "hidden")) h *= 5000;
+  check_kernel(record);
+  Run run(record, DType::f32);
+  run.forward();
+  const std::vector<double> logits = run.values("logits");
+  CHECK(*std::max_element(logits.begin(), logits.end()) > 1e4);
+  CHECK(*std::min_element(logits.begin(), logits.end()) < -1e4);
+}
+
+TEST_CASE("masked_lm: unused slots read nothing, and without a used slot all is zero") {
+  OpRecord record = masked_lm_record({.slots = 10, .vocab = 80, .cols = 4});
+  Run clean(record, DType::f32);
+  clean.forward();
+  clean.backward();
+  for (const int64_t slot : {4, 9})
+    for (int64_t c = 0; c < 4; ++c) input(record, "hidden")[static_cast<size_t>(slot * 4 + c)] = 1e38;
+  Run wild(record, DType::f32);
+  wild.forward();
+  wild.backward();
+  for (const char* name : {"loss", "lse", "sampled_ids", "sums", "dhidden", "dword", "dbias"}) CHECK(wild.values(name) == clean.values(name));
+
+  input(record, "weights").assign(10, 0);
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    Run none(record, dtype);
+    none.forward();
+    none.backward();
+    none.check_memory(true);
+    for (const char* name : {"loss", "lse", "sampled_ids", "sums", "dhidden", "dword", "dbias"}) {
+      INFO(name);
+      const std::vector<double> v = none.values(name);
+      CHECK(std::all_of(v.begin(), v.end(), [](double x) { return x == 0; }));
+    }
+  }
+}
+
+TEST_CASE("masked_lm: a NaN in the logits reaches the loss, and the sample stays an id") {
+  OpRecord record = masked_lm_record({.slots = 2, .vocab = 100, .cols = 4, .keep_logits = false});
+  input(record, "hidden").assign(8, NAN);
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    Run run(record, dtype);
+    run.forward();
+    CHECK(std::isnan(run.values("loss")[0]));
+    for (const double id : run.values("sampled_ids")) CHECK((id >= 0 && id < 100));
+  }
+}
+
+TEST_CASE("masked_lm: bad input is named") {
+  OpRecord record = masked_lm_record({.slots = 6, .vocab = 70, .cols = 5});
+  const auto with = [&](const std::string& name, auto change, bool backward = false) {
+    Run run(record, DType::f32);
+    if (backward) run.forward(1);
+    change(run.arguments().tensors[name]);
+    return error_of<ShapeError>([&] { backward ? run.backward(1) : run.forward(1); });
+  };
+  const auto reshape = [](const Shape& shape) { return [=](Tensor& t) { t.shape = shape; }; };
+  const auto retype = [](DType type) { return [=](Tensor& t) { t.dtype = type; }; };
+  CHECK(with("word", reshape({69, 5})) == "[masked_lm] word has shape (69, 5), expected (70, 5)");
+  CHECK(with("bias", reshape({5})) == "[masked_lm] bias has shape (5), expected (70)");
+  CHECK(with("hidden", reshape({5, 5})) == "[masked_lm] hidden has shape (5, 5), expected (6, 5)");
+  CHECK(with("hidden", retype(DType::f64)) == "[masked_lm] hidden has type f64, expected f32");
+  CHECK(with("sampled_ids", reshape({5})) == "[masked_lm] sampled_ids has shape (5), expected (6)");
+  CHECK(with("weights", retype(DType::f64)) == "[masked_lm] weights has type f64, expected f32");
+  CHECK(with("sums", reshape({3})) == "[masked_lm] sums has shape (3), expected (4)");
+  CHECK(with("logits", reshape({6, 69})) == "[masked_lm] logits has shape (6, 69), expected (6, 70)");
+  CHECK(with("workspace", reshape({8})).find("[masked_lm] workspace has 8 bytes, expected at least ") == 0);
+  CHECK(with("dword", reshape({70, 4}), true) == "[masked_lm] dword has shape (70, 4), expected (70, 5)");
+  CHECK(with("dbias", retype(DType::f64), true) == "[masked_lm] dbias has type f64, expected f32");
+  CHECK(with("dloss", reshape({2}), true) == "[masked_lm] dloss has shape (2), expected (1)");
+
+  Run run(record, DType::f32);
+  run.set("targets", {0, 1, 70, 3, 4, 5});
+  CHECK(error_of<DataError>([&] { run.forward(1); }) == "[masked_lm] target of slot 2 is 70, expected 0 to 69");
+  CHECK(error_of<DataError>([&] { run.backward(1); }) == "[masked_lm] target of slot 2 is 70, expected 0 to 69");
+  run.arguments().state = nullptr;
+  CHECK(error_of<ConfigError>([&] { run.forward(1); }) == "[masked_lm] expected a step state, got none");
+  const OpRecord cold = masked_lm_record({.temperature = 0});
+  Run frozen(cold, DType::f32);
+  CHECK(error_of<ConfigError>([&] { frozen.forward(1); }) == "[masked_lm] expected a temperature above 0, got 0.000000");
+}
