@@ -3,45 +3,63 @@
 #include "kernels/cpu/vector/table.h"
 #include "kernels/cpu/vector/vector.h"
 
+// Of the bodies that the loops below inline: vectors are never passed through a call.
+#define ELECTRA_LAMBDA __attribute__((always_inline))
+
 namespace electra::cpu::ELECTRA_ISA {
 namespace {
 
 constexpr int64_t kDraws = 128;
+constexpr int64_t kRows = 8;  // rows a pass covers: their reductions do not wait for each other
 
-// Calls body(key, lanes left, factor) for every sixteen keys of one query.
+// Calls body(key, lanes, factor) for every sixteen keys of one query.
 template <class Body>
-ELECTRA_INLINE void for_keys(const DropoutRows& d, uint32_t sequence, uint32_t query, uint32_t head, int64_t length, Body body) {
+ELECTRA_INLINE void for_keys(const DropoutRows& d, uint32_t sequence, int64_t query, uint32_t head, int64_t length, Body body) {
+  if (d.threshold == 0) {
+    for_vectors(length, [&](int64_t k, int64_t left) ELECTRA_LAMBDA { body(k, left, splat(1.0f)); });
+    return;
+  }
   for (int64_t k0 = 0; k0 < length; k0 += kDraws) {
     V factor[8];
-    if (d.threshold != 0) {
-      keep_factors(factor, d.key, d.step, sequence, query, (head << 16) + static_cast<uint32_t>(k0 / 8), d.threshold, d.scale);
-    } else {
-      for (V& f : factor) f = splat(1.0f);
-    }
-    for (int i = 0; i < 8 && k0 + i * kLanes < length; ++i) body(k0 + i * kLanes, length - k0 - i * kLanes, factor[i]);
+    keep_factors(factor, d.key, d.step, sequence, static_cast<uint32_t>(query), (head << 16) + static_cast<uint32_t>(k0 / 8),
+                 d.threshold, d.scale);
+    const int64_t count = length - k0 < kDraws ? length - k0 : kDraws;
+    for_vectors(count, [&](int64_t k, int64_t left) ELECTRA_LAMBDA { body(k0 + k, left, factor[k / kLanes]); });
   }
 }
 
 void softmax(const SoftmaxRows& a) {
   const int64_t n = a.length;
-  for (int64_t q = 0; q < n; ++q) {
-    float* row = a.scores + q * n;
-    V largest = splat(-__builtin_inff());
-    for (int64_t k = 0; k < n; k += kLanes) largest = max(largest, first_lanes(load_n(row + k, n - k), n - k, -__builtin_inff()));
-    const float top = maximum(largest);  // of the unscaled scores
-    V total{};
-    for (int64_t k = 0; k < n; k += kLanes) {
-      const V e = first_lanes(exp((load_n(row + k, n - k) - top) * a.scale), n - k, 0.0f);
-      store_n(row + k, e, n - k);
-      total += e;
+  for (int64_t q0 = 0; q0 < n; q0 += kRows) {
+    const int64_t rows = n - q0 < kRows ? n - q0 : kRows;
+    float* const block = a.scores + q0 * n;
+    float top[kRows], denominator[kRows];  // top: of the unscaled scores
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* row = block + r * n;
+      V largest = splat(-__builtin_inff());
+      for_vectors(n, [&](int64_t k, int64_t left) ELECTRA_LAMBDA {
+        largest = max(largest, first_lanes(load_n(row + k, left), left, -__builtin_inff()));
+      });
+      top[r] = maximum(largest);
     }
-    const float denominator = sum(total);
-    a.lse[q] = top * a.scale + __builtin_logf(denominator);
-    const float inverse = 1.0f / denominator;
-    for_keys(a.dropout, a.sequence, static_cast<uint32_t>(q), a.head, n,
-             [&](int64_t k, int64_t left, V factor) __attribute__((always_inline)) {
-               store_n(row + k, load_n(row + k, left) * inverse * factor, left);
-             });
+    for (int64_t r = 0; r < rows; ++r) {
+      float* row = block + r * n;
+      V total{};
+      for_vectors(n, [&](int64_t k, int64_t left) ELECTRA_LAMBDA {
+        const V e = first_lanes(exp((load_n(row + k, left) - top[r]) * a.scale), left, 0.0f);
+        store_n(row + k, e, left);
+        total += e;
+      });
+      denominator[r] = sum(total);
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      float* row = block + r * n;
+      a.lse[q0 + r] = top[r] * a.scale + __builtin_logf(denominator[r]);
+      const float inverse = 1.0f / denominator[r];
+      for_keys(a.dropout, a.sequence, q0 + r, a.head, n, [&](int64_t k, int64_t left, V factor) ELECTRA_LAMBDA {
+        store_n(row + k, load_n(row + k, left) * inverse * factor, left);
+      });
+    }
   }
 }
 
@@ -49,17 +67,18 @@ void softmax(const SoftmaxRows& a) {
 void softmax_backward(const SoftmaxBackwardRows& a) {
   const int64_t n = a.length;
   for (int64_t q = 0; q < n; ++q) {
+    const float *context = a.context + q * a.stride, *dcontext = a.dcontext + q * a.stride;
     V product{};
-    for (int64_t d = 0; d < a.head_dim; d += kLanes)
-      product += load_n(a.context + q * a.stride + d, a.head_dim - d) * load_n(a.dcontext + q * a.stride + d, a.head_dim - d);
+    for_vectors(a.head_dim, [&](int64_t d, int64_t left) ELECTRA_LAMBDA {
+      product += load_n(context + d, left) * load_n(dcontext + d, left);
+    });
     const float delta = sum(product), lse = a.lse[q];
     float *row = a.scores + q * n, *drow = a.dprobs + q * n;
-    for_keys(a.dropout, a.sequence, static_cast<uint32_t>(q), a.head, n,
-             [&](int64_t k, int64_t left, V factor) __attribute__((always_inline)) {
-               const V p = exp(load_n(row + k, left) * a.scale - lse);
-               store_n(drow + k, p * (load_n(drow + k, left) * factor - delta) * a.scale, left);
-               store_n(row + k, p * factor, left);
-             });
+    for_keys(a.dropout, a.sequence, q, a.head, n, [&](int64_t k, int64_t left, V factor) ELECTRA_LAMBDA {
+      const V p = exp(load_n(row + k, left) * a.scale - lse);
+      store_n(drow + k, p * (load_n(drow + k, left) * factor - delta) * a.scale, left);
+      store_n(row + k, p * factor, left);
+    });
   }
 }
 

@@ -47,20 +47,26 @@ ELECTRA_INLINE V max(V a, V b) { return a > b ? a : b; }
 ELECTRA_INLINE V min(V a, V b) { return a < b ? a : b; }
 ELECTRA_INLINE V abs(V x) { return (V)((VU)x & 0x7fffffffu); }
 
-// Horizontal reductions in one fixed order.
+// Horizontal reductions in one fixed order: lanes 8, 4, 2 and 1 apart.
 ELECTRA_INLINE float sum(V v) {
-  float lane[kLanes];
-  memcpy(lane, &v, sizeof v);
-  for (int step = kLanes / 2; step > 0; step /= 2)
-    for (int i = 0; i < step; ++i) lane[i] += lane[i + step];
-  return lane[0];
+  v += __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+  v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+  v += __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+  return v[0] + v[1];
 }
 ELECTRA_INLINE float maximum(V v) {
-  float lane[kLanes];
-  memcpy(lane, &v, sizeof v);
-  for (int step = kLanes / 2; step > 0; step /= 2)
-    for (int i = 0; i < step; ++i) lane[i] = lane[i] > lane[i + step] ? lane[i] : lane[i + step];
-  return lane[0];
+  v = max(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  v = max(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+  v = max(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+  return v[0] > v[1] ? v[0] : v[1];
+}
+
+// Calls body(index, lanes) for every sixteen of n elements; lanes is the constant 16 but in the last call.
+template <class Body>
+ELECTRA_INLINE void for_vectors(int64_t n, Body body) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) body(i, int64_t{kLanes});
+  if (i < n) body(i, n - i);
 }
 
 // e^x, relative error below 2e-7 for x in [-87, 88]; 0 below, infinity above, NaN of NaN (a step that went wrong must show).
