@@ -124,7 +124,7 @@ int tokenize(const Arguments& args, int threads) {
 
 void register_tokenize(CLI::App& root, Invocation& invocation) {
   const auto args = std::make_shared<Arguments>();
-  CLI::App* command = add_command(root, "tokenize", "split text into word pieces, one text a line", "echo 'Hello, world' | electra tokenize --vocab vocab.txt", invocation);
+  CLI::App* command = add_command(root, "tokenize", "split text into word pieces, one text a line", "electra tokenize --vocab vocab.txt corpus.txt --output ids", invocation);
   command->add_option("file", args->files, "text files; standard input where there is none")->option_text("FILE…");
   command->add_option("--vocab", args->vocabulary, "the vocabulary")->required()->option_text("FILE");
   command->add_option("--output", args->output, "tokens, ids, or jsonl with offsets and word numbers")->check(CLI::IsMember({"tokens", "ids", "jsonl"}))->capture_default_str()->option_text("tokens|ids|jsonl");
