@@ -25,8 +25,8 @@ def sizes(hidden, layers, intermediate):
 # name -> model, batch. Between them: sequences longer than 128 and of length 1, unequal ones, no projection, several layers.
 FILES = {
     "layers": dict(vocab=40, embedding=32, disc=sizes(64, 2, 32), gen=sizes(64, 1, 32), lengths=[9, 1, 14], masked=3, steps=3, bias_correction=False),
-    "long": dict(vocab=40, embedding=16, disc=sizes(128, 1, 32), gen=sizes(64, 1, 32), lengths=[150, 131], masked=20, steps=4, bias_correction=True, lr=1e-4),
-    "no_projection": dict(vocab=40, embedding=64, disc=sizes(64, 1, 48), gen=sizes(64, 1, 32), lengths=[5, 33, 17, 2], masked=5, steps=10, bias_correction=False),
+    "long": dict(vocab=40, embedding=16, disc=sizes(128, 1, 32), gen=sizes(64, 1, 32), lengths=[150, 131], masked=20, steps=4, bias_correction=True, lr=1e-4, eps=1e-5),
+    "no_projection": dict(vocab=40, embedding=64, disc=sizes(64, 1, 48), gen=sizes(64, 1, 32), lengths=[5, 33, 17, 2], masked=5, steps=2, bias_correction=False),
 }
 
 
@@ -162,11 +162,11 @@ def adamw(w, grads, m, v, step, o):
 def random_model(spec, rng):
     cfg = {"vocab_size": spec["vocab"], "embedding_size": spec["embedding"], "max_position_embeddings": max(spec["lengths"]) + 2, "type_vocab_size": 2,
            "layer_norm_eps": 1e-12, "discriminator": spec["disc"], "generator": spec["gen"], "gen_weight": 1.0, "disc_weight": 50.0,
-           "optimizer": {"lr": spec.get("lr", 2e-5), "beta1": 0.9, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0.01, "clip_norm": 1.0,
+           "optimizer": {"lr": spec.get("lr", 2e-5), "beta1": 0.9, "beta2": 0.999, "eps": spec.get("eps", 1e-6), "weight_decay": 0.01, "clip_norm": 1.0,
                          "bias_correction": spec["bias_correction"], "steps": spec["steps"]}}
     w = {}
     for name, shape in parameter_shapes(cfg).items():
-        center, spread = (1.0, 0.2) if name.endswith("LayerNorm.weight") else (0.0, 0.1 if "bias" in name else 0.15)
+        center, spread = (0.6, 0.1) if name.endswith("LayerNorm.weight") else (0.0, 0.1 if "bias" in name else 0.15)
         w[name] = torch.tensor(rng.normal(center, spread, shape).astype(np.float32)).to(F64).requires_grad_()
     return cfg, w
 
