@@ -142,6 +142,7 @@ TEST_CASE("a shape knows its extents") {
   CHECK(shape.str() == "(2, 3, 5)");
   CHECK(shape == Shape{2, 3, 5});
   CHECK_FALSE(shape == Shape{2, 3});
+  CHECK_FALSE(Shape{2, 3} == shape);
   CHECK_FALSE(shape == Shape{2, 3, 6});
   CHECK(Shape{}.size() == 1);
   CHECK(Shape{}.str() == "()");
