@@ -155,6 +155,7 @@ GradMode Arguments::mode(std::string_view gradient) const {
 
 struct Run::Memory {
   Arguments arguments;
+  StepState state;  // stays where it is when the Run moves
   std::map<std::string, Block, std::less<>> blocks;
   std::map<std::string, std::vector<std::byte>> read_only;  // what inputs and cotangents must still hold
 
@@ -171,7 +172,8 @@ Run::Run(const OpRecord& record, DType dtype, std::map<std::string, GradMode, st
     : record_(record), memory_(std::make_unique<Memory>()) {
   Memory& m = *memory_;
   m.arguments.dtype = dtype;
-  m.arguments.state = &record.state;
+  m.state = record.state;
+  m.arguments.state = &m.state;
   m.arguments.modes = std::move(modes);
   for (const Input& input : record.inputs) {
     std::vector<double> values = input.values;
