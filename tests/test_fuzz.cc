@@ -1,0 +1,125 @@
+// Damaged and random input to every parser: an Error or a valid result, never anything else. Long: run with ./test.sh --slow,
+// most usefully in a sanitizer build.
+#include <catch2/catch.hpp>
+#include <random>
+
+#include "kernels/core/error.h"
+#include "model/formats/safetensors.h"
+#include "tests/temporary_directory.h"
+#include "tokenizer/tokenizer.h"
+#include "tokenizer/unicode.h"
+#include "trainer/config.h"
+#include "trainer/data/token_shards.h"
+
+using namespace electra;
+
+namespace {
+
+// One to four changes: a byte replaced, removed or doubled, a piece cut off or copied elsewhere.
+std::string damaged(std::string bytes, std::mt19937& random) {
+  const auto any = [&](size_t n) { return n ? random() % n : 0; };
+  for (size_t k = 0, n = 1 + any(4); k < n && !bytes.empty(); ++k) {
+    const size_t at = any(bytes.size());
+    switch (any(5)) {
+      case 0: bytes[at] = static_cast<char>(random()); break;
+      case 1: bytes.erase(at, 1 + any(8)); break;
+      case 2: bytes.insert(at, 1, static_cast<char>(random())); break;
+      case 3: bytes.resize(at); break;
+      default: bytes.insert(at, bytes.substr(any(bytes.size()), any(32)));
+    }
+  }
+  return bytes;
+}
+
+// Runs f; an Error of ours is an answer, too. Returns whether there was none.
+template <class F> bool survives(F f) {
+  try {
+    f();
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace
+
+TEST_CASE("damaged safetensors files are refused or read") {
+  const std::vector<float> a(12, 1.5f), b(3, -2.0f);
+  const std::string good = to_safetensors({{"weight", "F32", {3, 4}, std::as_bytes(std::span(a))}, {"bias", "F32", {3}, std::as_bytes(std::span(b))}},
+                                          {{"format", "pt"}});
+  std::mt19937 random(1);
+  int refused = 0;
+  for (int i = 0; i < 200000; ++i)
+    refused += !survives([&] {
+      const Safetensors file(damaged(good, random), "fuzz");
+      for (const NamedTensor& t : file.tensors())
+        if (!t.data.empty()) REQUIRE(static_cast<int>(t.data.back()) >= 0);  // reads the last byte
+    });
+  CHECK(refused > 100000);
+}
+
+TEST_CASE("damaged token shards are refused or read") {
+  const test::TemporaryDirectory dir;
+  TokenShardWriter writer(dir / "s", 50);
+  std::mt19937 random(2);
+  for (int s = 0; s < 40; ++s) {
+    std::vector<int32_t> ids;
+    for (uint32_t i = 0; i < 1 + random() % 9; ++i) ids.push_back(static_cast<int32_t>(random() % 50));
+    writer.add_sentence(ids);
+    if (s % 5 == 4) writer.end_document();
+  }
+  writer.finish({});
+  int refused = 0;
+  constexpr int kRounds = 6000;
+  for (const char* extension : {".bin", ".idx", ".json"}) {
+    const std::string file = dir / "s" + extension, good = test::read_file(file);
+    for (int i = 0; i < kRounds; ++i) {
+      test::write_file(file, damaged(good, random));
+      refused += !survives([&] {
+        const TokenShard shard(dir / "s");
+        for (int64_t t = 0; t < shard.tokens(); ++t) REQUIRE(shard.token(t) < 50);
+      });
+    }
+    test::write_file(file, good);
+  }
+  CHECK(refused > 2 * kRounds);
+  CHECK(survives([&] { TokenShard shard(dir / "s"); }));
+}
+
+TEST_CASE("any UTF-8 is tokenized within its bounds, in both modes") {
+  std::vector<std::string> tokens = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##a", "b", "##b", "ab", "##ab", ".", "é", "東"};
+  std::mt19937 random(3);
+  for (const TokenizerMode mode : {TokenizerMode::hf, TokenizerMode::google})
+    for (const bool lowercase : {true, false}) {
+      TokenizerOptions options;
+      options.mode = mode;
+      options.lowercase = lowercase;
+      const Tokenizer tokenizer(Vocabulary::from_tokens(tokens, "fuzz"), options);
+      Encoding e;
+      for (int i = 0; i < 20000; ++i) {
+        std::string text;
+        for (uint32_t k = random() % 30; k > 0; --k) {
+          char32_t c = random() % 3 == 0 ? random() % 0x110000 : random() % 3 == 0 ? 0x300 + random() % 0x70 : 'a' + random() % 3;
+          if (c >= 0xD800 && c <= 0xDFFF) c = '.';
+          unicode::append_utf8(c, text);
+        }
+        tokenizer.encode(text, e);
+        REQUIRE(e.ids.size() == e.offsets.size());
+        for (size_t k = 0; k < e.ids.size(); ++k) {
+          REQUIRE(e.offsets[k].begin < e.offsets[k].end);
+          REQUIRE(e.offsets[k].end <= text.size());
+          REQUIRE(unicode::find_invalid_utf8(std::string_view(text).substr(e.offsets[k].begin, e.offsets[k].end - e.offsets[k].begin)) == unicode::kValid);
+          if (k > 0) REQUIRE(e.word_ids[k] >= e.word_ids[k - 1]);
+        }
+      }
+    }
+}
+
+TEST_CASE("damaged configurations are refused or valid") {
+  const std::string good = presets().front().text;
+  std::mt19937 random(4);
+  int refused = 0;
+  for (int i = 0; i < 5000; ++i) refused += !survives([&] { parse_config(damaged(good, random), "fuzz.yaml", {}); });
+  CHECK(refused > 500);
+  CHECK(survives([&] { parse_config(good, "fuzz.yaml", {}); }));
+}
