@@ -21,20 +21,28 @@ void handle(int signal) {
     _exit(128 + SIGINT);
 }
 
+// The handler must not run on the interrupted stack: oneDNN's generated GEMM code (2.6) uses the stack pointer as a data
+// register, so a frame pushed there lands in the heap.
+constexpr size_t kStackBytes = 64 << 10;
+alignas(64) char handler_stack[kStackBytes];
+
 }  // namespace
 
 struct SignalGuard::Handlers {
   struct sigaction interrupt {};
   struct sigaction terminate {};
+  stack_t stack{};
 };
 
 SignalGuard::SignalGuard() : before_(std::make_unique<Handlers>()) {
   [[maybe_unused]] const bool already = installed.exchange(true);
   assert(!already);
   received_signal = 0;
+  const stack_t stack{.ss_sp = handler_stack, .ss_flags = 0, .ss_size = kStackBytes};
+  sigaltstack(&stack, &before_->stack);
   struct sigaction action {};
   action.sa_handler = handle;
-  action.sa_flags = SA_RESTART;  // a read or write of the loader goes on
+  action.sa_flags = SA_ONSTACK | SA_RESTART;  // a read or write of the loader goes on
   sigemptyset(&action.sa_mask);
   sigaction(SIGINT, &action, &before_->interrupt);
   sigaction(SIGTERM, &action, &before_->terminate);
@@ -43,6 +51,7 @@ SignalGuard::SignalGuard() : before_(std::make_unique<Handlers>()) {
 SignalGuard::~SignalGuard() {
   sigaction(SIGINT, &before_->interrupt, nullptr);
   sigaction(SIGTERM, &before_->terminate, nullptr);
+  sigaltstack(&before_->stack, nullptr);
   installed = false;
 }
 

@@ -5,7 +5,8 @@
 
 namespace electra {
 
-// Installs the handlers while it lives and restores the old ones; one at a time.
+// Installs the handlers while it lives and restores the old ones; one at a time. They run on a stack of their own, in the
+// thread that made the guard: every other thread of the program is started under a SignalsBlocked (kernels/core/thread_pool.h).
 class SignalGuard {
  public:
   SignalGuard();

@@ -50,7 +50,16 @@ struct ThreadPool::Impl {
   }
 };
 
+SignalsBlocked::SignalsBlocked() {
+  sigset_t all;
+  sigfillset(&all);
+  for (const int fault : {SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP}) sigdelset(&all, fault);
+  pthread_sigmask(SIG_BLOCK, &all, &before_);
+}
+SignalsBlocked::~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
 ThreadPool::ThreadPool(int threads) : impl_(std::make_unique<Impl>()) {
+  const SignalsBlocked blocked;
   for (int worker = 1; worker < std::max(1, threads); ++worker)
     impl_->workers.emplace_back([impl = impl_.get(), worker] { impl->work(worker); });
 }

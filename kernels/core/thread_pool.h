@@ -2,6 +2,7 @@
 // order of an atomic counter, so results are the same bits for any number of threads as long as items write disjoint
 // memory; a reduction adds the partial results of a fixed number of items in order.
 #pragma once
+#include <csignal>
 #include <cstdint>
 #include <memory>
 #include <type_traits>
@@ -30,7 +31,20 @@ class ThreadPool {
   std::unique_ptr<Impl> impl_;
 };
 
-// Physical cores this process may run on (affinity mask respected); at least 1.
+// Blocks the signals that another process may send while it lives. A thread started meanwhile inherits that for good, so that
+// these signals reach the thread which handles them and no other.
+class SignalsBlocked {
+ public:
+  SignalsBlocked();
+  ~SignalsBlocked();
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+// Cores this process may run on (affinity mask respected); at least 1.
 int available_cores();
 
 }  // namespace electra

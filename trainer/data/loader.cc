@@ -5,6 +5,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/philox.h"
+#include "kernels/core/thread_pool.h"
 
 namespace electra {
 namespace {
@@ -90,6 +91,7 @@ Loader::Loader(const ExampleIndex& examples, const BatchShape& shape, uint64_t s
   if (start.next < 0 || start.next > examples.size())
     throw DataError("loader", "expected a place among " + std::to_string(examples.size()) + " examples, got " + std::to_string(start.next));
   for (size_t i = 0; i < kAhead; ++i) ring_.emplace_back(shape);
+  const SignalsBlocked blocked;
   thread_ = std::jthread([this](std::stop_token stop) { work(stop); });
 }
 
