@@ -6,6 +6,7 @@
 #   ./quickstart.sh --smoke    everything once on 1 MB, half a minute
 # Downloads, builds and extracted text go under build/, trained models under runs/. What is there is not made again.
 set -euo pipefail
+here=$PWD  # paths given are relative to where the user stands
 cd "$(dirname "$0")"
 
 usage() { sed -n '2,7s/^# \{0,1\}//p' "$0"; }
@@ -19,7 +20,7 @@ for argument in "$@"; do
     --long) mode=long ;;
     -h | --help) usage; exit 0 ;;
     -*) usage >&2; exit 2 ;;
-    *) paths+=("$(realpath -e -- "$argument" 2>/dev/null)") || fail "expected a text file or a folder, got $argument" ;;
+    *) paths+=("$(cd "$here" && realpath -e -- "$argument" 2>/dev/null)") || fail "expected a text file or a folder, got $argument" ;;
   esac
 done
 [ ${#paths[@]} -eq 0 ] || [ $mode = default ] || { usage >&2; exit 2; }
