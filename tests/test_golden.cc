@@ -73,6 +73,13 @@ TEST_CASE("a file that is no golden file is refused") {
   test::write_file(dir / "empty.safetensors", to_safetensors({}, {{"format", "pt"}}));
   CHECK_THROWS_WITH(check(dir / "empty.safetensors"), Catch::Contains("expected format electra-golden") || Catch::Contains("expected metadata 'version'"));
   CHECK_THROWS_WITH(check(kFolder + "layers.safetensors", DType::bf16), Catch::Contains("no bf16 reference in this file"));
+  std::string no_steps = test::read_file(kFolder + "layers.safetensors");
+  const std::string key = R"(\"steps\": )";
+  const size_t at = no_steps.find(key);
+  REQUIRE(at != std::string::npos);
+  no_steps[at + key.size()] = '0';
+  test::write_file(dir / "no_steps.safetensors", no_steps);
+  CHECK_THROWS_WITH(check(dir / "no_steps.safetensors"), Catch::Contains("expected optimizer.steps of at least 1"));
 }
 
 TEST_CASE("a difference is judged by its bound, and what is not a number fails") {

@@ -56,6 +56,7 @@ GoldenConfig parse_config(const Safetensors& file) {
     o.at("clip_norm").get_to(c.optimizer.clip_norm);
     o.at("bias_correction").get_to(c.optimizer.bias_correction);
     o.at("steps").get_to(c.steps);
+    if (c.steps < 1) throw FormatError(file.name(), "expected optimizer.steps of at least 1, got " + std::to_string(c.steps));
     validate(c.model);
     return c;
   } catch (const nlohmann::json::exception& error) {

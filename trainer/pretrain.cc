@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <cmath>
 #include <memory>
 #include <optional>
 
@@ -249,21 +250,28 @@ class PretrainRun {
     log::info(fmt::format("step {} held out: loss {:.4f}, masked_lm_loss {:.4f}, masked_lm_accuracy {:.4f}, disc_loss {:.4f}, disc_auc {:.4f}, "
                           "replaced_fraction {:.4f}, skill {:.4f}",
                           state_.step, m.loss, m.masked_lm_loss, m.masked_lm_accuracy, m.disc_loss, m.disc_auc, m.replaced_fraction, m.skill));
-    if (!state_.best_loss || m.loss < *state_.best_loss) {
-      state_.best_loss = m.loss;
-      state_.best_step = state_.step;
-    }
+    evaluated_ = {state_.step, m.loss};
   }
 
-  // A step that is both evaluated and kept can be the best one; a best step between two checkpoints is not kept.
+  // Only a step that is both evaluated and kept can be the best one: an evaluation between two checkpoints raises no bar.
   void checkpoint() {
+    if (evaluated_.step == state_.step && std::isfinite(evaluated_.loss) && (!state_.best_loss || evaluated_.loss < *state_.best_loss)) {
+      state_.best_loss = evaluated_.loss;
+      state_.best_step = state_.step;
+    }
     save_checkpoint(directory_.checkpoints(), config().model, *step_->store(), state_, extra_);
     if (state_.best_step == state_.step && state_.best_loss) mark_best(directory_.checkpoints(), state_.step);
     prune_checkpoints(directory_.checkpoints(), config().checkpoint.keep, config().checkpoint.keep_best);
     log::record(fmt::format("checkpoint of step {}", state_.step));
   }
 
+  struct Evaluated {
+    int64_t step = -1;
+    double loss = 0;
+  };
+
   PretrainRequest request_;
+  Evaluated evaluated_;  // the last evaluation of this process
   const SignalGuard signals_;
   ThreadPool pool_;
   RunData data_;

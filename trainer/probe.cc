@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/core/error.h"
+#include "tokenizer/unicode.h"
 #include "trainer/pretrain_setup.h"
 #include "trainer/training_step.h"
 
@@ -19,6 +20,8 @@ struct Sequence {
 };
 
 Sequence encode(const TrainedModel& model, std::string_view text) {
+  if (const size_t at = unicode::find_invalid_utf8(text); at != unicode::kValid)
+    throw DataError("probe", "expected UTF-8 text, got an ill-formed sequence at byte " + std::to_string(at));
   const SpecialIds special = model.special();
   Sequence s;
   s.ids.push_back(special.cls);

@@ -25,13 +25,13 @@ int golden(const std::string& file, const std::string& dtype, int threads) {
 }  // namespace
 
 void register_check(CLI::App& root, Invocation& invocation) {
-  CLI::App* group = add_group(root, "check", "compare this program with an independent implementation", "electra check golden tests/golden/tiny.safetensors --dtype f64");
+  CLI::App* group = add_group(root, "check", "compare this program with an independent implementation", "electra check golden tests/golden/layers.safetensors --dtype f64");
   struct Arguments {
     std::string file, dtype = "f32";
   };
   const auto args = std::make_shared<Arguments>();
   CLI::App* command = add_command(*group, "golden", "losses, logits, gradients and updated weights against a golden file; exit status 1 if any is out of bounds",
-                                  "electra check golden tests/golden/tiny.safetensors --dtype f64", invocation);
+                                  "electra check golden tests/golden/layers.safetensors --dtype f64", invocation);
   command->add_option("file", args->file, "a golden file (docs/golden.md)")->required()->option_text("FILE");
   command->add_option("--dtype", args->dtype, "type to compute in")->check(CLI::IsMember({"f64", "f32", "bf16"}))->capture_default_str()->option_text("f64|f32|bf16");
   command->callback([args, &invocation] {

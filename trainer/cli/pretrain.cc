@@ -1,6 +1,8 @@
 // electra pretrain
 #include "trainer/pretrain.h"
 
+#include <filesystem>
+
 #include "kernels/core/error.h"
 #include "trainer/cli/cli.h"
 #include "trainer/log.h"
@@ -34,6 +36,10 @@ int run(Arguments args, const Invocation& invocation) {
   const PretrainConfig before = load_config(saved, {}).config;
   request.config = load_config(saved, args.overrides);
   check_resume(before, request.config);
+  if (request.config.config.run != before.run)
+    throw ConfigError("run", "expected no run= beside --resume, which names the run, got '" + request.config.config.run + "'");
+  // The run is where it stands now: it may have been moved or copied since it began.
+  request.config.config.run = std::filesystem::weakly_canonical(args.resume).string();
   request.resume = true;
   return pretrain(std::move(request));
 }
