@@ -77,7 +77,8 @@ echo "after $done_kills kills the weights of step $(basename "$(readlink -f dist
 # A copied run goes on where it stands, and leaves the one it was copied from alone.
 cp -a undisturbed moved
 "$electra" pretrain --resume moved train_steps=$((steps + 10)) >>log 2>&1 || { tail -n 5 log >&2; echo "FAILED: the copied run did not go on" >&2; exit 1; }
-if [ "$(readlink moved/checkpoints/latest)" = "$(readlink undisturbed/checkpoints/latest)" ] || [ ! -e moved/checkpoints/best ]; then
+at_step() { [ "$(readlink "$1/checkpoints/latest")" = "$(printf 'step-%09d' "$2")" ]; }
+if ! at_step moved $((steps + 10)) || ! at_step undisturbed "$steps" || [ ! -e moved/checkpoints/best ]; then
   echo "FAILED: a copied run was resumed in another place, or has no best checkpoint" >&2
   exit 1
 fi
