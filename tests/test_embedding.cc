@@ -169,6 +169,24 @@ TEST_CASE("embedding: a single id") {
   check_determinism(record);
 }
 
+TEST_CASE("embedding: a constant row gives beta exactly") {
+  for (const int64_t cols : {40, 128, 768})
+    for (const DType dtype : {DType::f64, DType::f32}) {
+      OpRecord record = record_of({.cols = cols});
+      for (const char* table : {"word", "position", "segment"})
+        for (Input& input : record.inputs)
+          if (input.name == table) input.values.assign(input.values.size(), 3.3);
+      Run run(record, dtype);
+      run.forward();
+      run.backward();
+      run.check_memory(true);
+      INFO(cols << " columns in " << name_of(dtype));
+      const std::vector<double> y = run.values("y"), beta = run.values("beta");
+      for (int64_t r = 0; r < 8; ++r) CHECK(std::equal(beta.begin(), beta.end(), y.begin() + r * cols));
+      for (const double d : run.values("dword")) REQUIRE(std::isfinite(d));
+    }
+}
+
 TEST_CASE("embedding: rows of the tables that no token mentions get exactly zero") {
   OpRecord record = record_of({.vocab = 600, .positions = 9});
   for (const DType dtype : {DType::f64, DType::f32}) {

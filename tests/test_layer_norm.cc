@@ -159,6 +159,40 @@ TEST_CASE("layer_norm: constant rows and large values stay finite") {
   }
 }
 
+// A mean that is off by an ulp makes y off by rstd times that, and rstd of a constant row is a million.
+TEST_CASE("layer_norm: a constant row gives beta exactly") {
+  for (const double value : {0.1, 3.3, 100.1, 12345.678, -7.7})
+    for (const int64_t cols : {17, 40, 128, 256, 768, 1024})
+      for (const bool residual : {false, true})
+        for (const DType dtype : {DType::f64, DType::f32}) {
+          OpRecord record = record_of({.rows = 3, .cols = cols, .residual = residual});
+          record.inputs[0].values.assign(static_cast<size_t>(3 * cols), value);
+          if (residual) record.inputs.back().values.assign(static_cast<size_t>(3 * cols), 0.7 * value);
+          Run run(record, dtype);
+          run.forward();
+          run.backward();
+          run.check_memory(true);
+          INFO(value << " over " << cols << " columns in " << name_of(dtype) << (residual ? ", with a residual" : ""));
+          const std::vector<double> y = run.values("y"), beta = run.values("beta");
+          for (int64_t r = 0; r < 3; ++r) {
+            CHECK(std::equal(beta.begin(), beta.end(), y.begin() + r * cols));
+            CHECK(run.values("rstd")[static_cast<size_t>(r)] == Approx(1e6).epsilon(1e-6));
+          }
+          for (const double d : run.values("dx")) REQUIRE(std::isfinite(d));
+        }
+}
+
+// The sum is taken from the first column on: that column far from the others must not cost the mean its digits.
+TEST_CASE("layer_norm: a first column far from the others") {
+  for (const double outlier : {1e2, 1e4, -3e5})
+    for (const int64_t cols : {24, 256, 1024})
+      for (const double drop_p : {0.0, 0.1}) {
+        OpRecord record = record_of({.rows = 4, .cols = cols, .drop_p = drop_p, .offsets = {0, 4}});
+        for (int64_t r = 0; r < 4; ++r) record.inputs[0].values[static_cast<size_t>(r * cols)] = outlier;
+        check_kernel(record);
+      }
+}
+
 // One-pass variance (E[x²] − E[x]²) loses every digit here.
 TEST_CASE("layer_norm: a mean far larger than the spread") {
   OpRecord record = record_of({.rows = 3, .cols = 64});

@@ -57,8 +57,9 @@ void forward_oracle(const EmbeddingForward& a) {
     const cpu::Place place = cursor.next();
     double* y = a.y.as<double>() + r * cols;
     embedded.add(r, place, y);
-    double mean = 0, variance = 0;
-    for (int64_t c = 0; c < cols; ++c) mean += y[c] / static_cast<double>(cols);
+    const double origin = y[0];  // summed from there, the mean of a constant row is exact
+    double mean = origin, variance = 0;
+    for (int64_t c = 0; c < cols; ++c) mean += (y[c] - origin) / static_cast<double>(cols);
     for (int64_t c = 0; c < cols; ++c) variance += (y[c] - mean) * (y[c] - mean) / static_cast<double>(cols);
     const double rstd = 1 / std::sqrt(variance + a.eps);
     a.mean.as<double>()[r] = mean;

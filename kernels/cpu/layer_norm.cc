@@ -24,8 +24,10 @@ void forward_oracle(const LayerNormForward& a) {
       const double keep = cpu::keep_factor(a.dropout, a.state, place, static_cast<uint32_t>(c / 8), static_cast<int>(c % 8));
       return x[r * cols + c] * keep + (a.residual ? a.residual.as<double>()[r * cols + c] : 0.0);
     };
-    double mean = 0, variance = 0;
-    for (int64_t c = 0; c < cols; ++c) mean += summed(c) / static_cast<double>(cols);
+    // From the first column on, so that the mean of a constant row is exact.
+    const double origin = summed(0);
+    double mean = origin, variance = 0;
+    for (int64_t c = 0; c < cols; ++c) mean += (summed(c) - origin) / static_cast<double>(cols);
     for (int64_t c = 0; c < cols; ++c) variance += (summed(c) - mean) * (summed(c) - mean) / static_cast<double>(cols);
     const double rstd = 1 / std::sqrt(variance + a.eps);
     a.mean.as<double>()[r] = mean;

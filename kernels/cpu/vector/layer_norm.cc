@@ -37,26 +37,34 @@ void layer_norm(const LayerNormRows& a) {
     const float* residual = a.residual ? a.residual + r * a.cols : nullptr;
     float* y = a.y + r * a.cols;
     float* row = a.sum ? a.sum + r * a.cols : y;  // where the sum is kept between the passes
+    // Summed from the first column on, so that a constant row has differences of exactly 0. Where that column is far from
+    // the others the first mean loses digits; the mean of what is left of the row (drift) gives them back.
+    float origin = 0;
     V total{};
     if (a.sum || residual || drop_in) {
       for_columns(a.dropout, r, a.cols, drop_in, [&](int64_t c, int64_t n, V factor) __attribute__((always_inline)) {
         V v = load_n(x + c, n) * factor;
         if (residual) v += load_n(residual + c, n);
         store_n(row + c, v, n);
-        total += v;
+        if (c == 0) origin = v[0];
+        total += (v - origin) * ones(n);
       });
     } else {
       row = const_cast<float*>(x);  // only read below
-      for_columns(a.dropout, r, a.cols, false,
-                  [&](int64_t c, int64_t n, V) __attribute__((always_inline)) { total += load_n(x + c, n); });
+      origin = x[0];
+      for_columns(a.dropout, r, a.cols, false, [&](int64_t c, int64_t n, V) __attribute__((always_inline)) {
+        total += (load_n(x + c, n) - origin) * ones(n);
+      });
     }
-    const float mean = sum(total) * inverse_cols;
-    V squares{};
+    const float near = origin + sum(total) * inverse_cols;
+    V squares{}, rest{};
     for_columns(a.dropout, r, a.cols, false, [&](int64_t c, int64_t n, V) __attribute__((always_inline)) {
-      const V d = (load_n(row + c, n) - mean) * ones(n);
+      const V d = (load_n(row + c, n) - near) * ones(n);
       squares += d * d;
+      rest += d;
     });
-    const float rstd = 1.0f / __builtin_sqrtf(sum(squares) * inverse_cols + a.eps);
+    const float drift = sum(rest) * inverse_cols, mean = near + drift;
+    const float rstd = 1.0f / __builtin_sqrtf(sum(squares) * inverse_cols - drift * drift + a.eps);
     a.mean[r] = mean;
     a.rstd[r] = rstd;
     for_columns(a.dropout, r, a.cols, drop_out, [&](int64_t c, int64_t n, V factor) __attribute__((always_inline)) {
