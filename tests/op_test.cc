@@ -13,11 +13,18 @@
 
 #include "kernels/core/philox.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(at, bytes) (static_cast<void>(at), static_cast<void>(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(at, bytes) (static_cast<void>(at), static_cast<void>(bytes))
+#endif
+
 namespace electra::test {
 namespace {
 
 constexpr size_t kGuard = 64;  // bytes before and after a tensor
-constexpr std::byte kGuardByte{0xa5};
+constexpr std::byte kGuardByte{0xff};
 constexpr int64_t kMostQuotients = 96;  // elements of a tensor that check_gradients differentiates by
 
 double tolerance_scale() {
@@ -44,14 +51,24 @@ double float_ulp(double magnitude) {
 class Block {
  public:
   explicit Block(size_t bytes) : buffer_(bytes + 2 * kGuard), bytes_(bytes) {
-    std::fill_n(buffer_.data(), kGuard, kGuardByte);
-    std::fill_n(buffer_.data() + kGuard + bytes, kGuard, kGuardByte);
+    for (std::byte* guard : {buffer_.data(), data() + bytes}) {
+      std::fill_n(guard, kGuard, kGuardByte);
+      ASAN_POISON_MEMORY_REGION(guard, kGuard);
+    }
   }
+  ~Block() { ASAN_UNPOISON_MEMORY_REGION(buffer_.data(), buffer_.bytes()); }
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
   std::byte* data() const { return buffer_.data() + kGuard; }
   size_t bytes() const { return bytes_; }
   std::vector<std::byte> copy() const { return {data(), data() + bytes_}; }
   bool guards_intact() const {
-    const auto intact = [](const std::byte* p) { return std::all_of(p, p + kGuard, [](std::byte b) { return b == kGuardByte; }); };
+    const auto intact = [](std::byte* guard) {
+      ASAN_UNPOISON_MEMORY_REGION(guard, kGuard);
+      const bool whole = std::all_of(guard, guard + kGuard, [](std::byte b) { return b == kGuardByte; });
+      ASAN_POISON_MEMORY_REGION(guard, kGuard);
+      return whole;
+    };
     return intact(buffer_.data()) && intact(data() + bytes_);
   }
 
@@ -202,12 +219,12 @@ Run::~Run() = default;
 Run::Run(Run&&) noexcept = default;
 
 void Run::forward(int threads) {
-  ThreadPool pool(threads);
+  ThreadPool pool(threads, Assignment::striped);
   Stream stream(pool);
   record_.forward(memory_->arguments, stream);
 }
 void Run::backward(int threads) {
-  ThreadPool pool(threads);
+  ThreadPool pool(threads, Assignment::striped);
   Stream stream(pool);
   record_.backward(memory_->arguments, stream);
 }

@@ -1,6 +1,8 @@
 // What every op is tested with: a record says which tensors an op reads and writes and how it is run; the functions below
 // check its gradients, its float kernel, its gradient modes, its determinism and its values against another implementation.
-// Tensors stand between guard bytes; what an op writes is filled with NaN before. ELECTRA_TOL_SCALE=0 prints residuals
+// Tensors stand between guard bytes, which are NaN as floats (and poisoned under AddressSanitizer, so that touching one ends
+// the test); what an op writes is filled with NaN before. Work items are dealt to the threads in turn, so that each of them
+// has its share. ELECTRA_TOL_SCALE=0 prints residuals
 // instead of judging them; another value scales every bound.
 #pragma once
 #include <cstdint>

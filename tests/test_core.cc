@@ -2,6 +2,8 @@
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <numeric>
+#include <set>
+#include <thread>
 #include <vector>
 
 #include "kernels/core/device.h"
@@ -85,6 +87,23 @@ TEST_CASE("a pool runs every item once on a valid worker") {
       });
       CHECK(bad_workers == 0);
       CHECK(std::all_of(runs.begin(), runs.end(), [](const std::atomic<int>& n) { return n == 1; }));
+    }
+  }
+}
+
+TEST_CASE("a striped pool gives every worker its share, on a thread of its own") {
+  for (const int threads : {1, 2, 3, 4}) {
+    ThreadPool pool(threads, Assignment::striped);
+    for (const int64_t items : {0, 2, 3, 4, 7, 1000}) {
+      INFO(threads << " threads, " << items << " items");
+      std::vector<int> worker(static_cast<size_t>(items), -1);
+      std::vector<std::thread::id> thread(static_cast<size_t>(items));
+      pool.parallel_for(items, [&](int64_t item, int w) {
+        worker[static_cast<size_t>(item)] = w;
+        thread[static_cast<size_t>(item)] = std::this_thread::get_id();
+      });
+      for (int64_t i = 0; i < items; ++i) CHECK(worker[static_cast<size_t>(i)] == i % threads);
+      CHECK(std::set(thread.begin(), thread.end()).size() == static_cast<size_t>(std::min<int64_t>(items, threads)));
     }
   }
 }

@@ -69,7 +69,7 @@ struct Masking {
             .state = &state};
   }
   void run(int threads = 1) {
-    ThreadPool pool(threads);
+    ThreadPool pool(threads, Assignment::striped);
     Stream stream(pool);
     mask_tokens<Backend::cpu>(arguments(), stream);
   }

@@ -1,4 +1,5 @@
 // The whole pre-training graph: gradients, options, precision, threads, recomputation, names and sizes.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
@@ -7,6 +8,7 @@
 
 #include "model/names.h"
 #include "tests/toy_model.h"
+#include "trainer/synthetic.h"
 #include "trainer/training_step.h"
 
 using namespace electra;
@@ -130,24 +132,39 @@ TEST_CASE("fp32 follows double") {
   for (size_t i = 0; i < a.size(); ++i) REQUIRE(std::abs(a[i] - b[i]) <= 1e-5 * std::sqrt(norm));
 }
 
+// 384 rows, 96 masked slots, 1,300 ids, layers of 128 and more outputs and 300,000 parameters: every kernel has several work items.
 TEST_CASE("the number of threads changes no bit") {
-  std::vector<std::vector<double>> results;
-  for (const int threads : {1, 2, 4}) {
-    ThreadPool pool(threads);
-    auto options = toy_options(DType::f32, threads);
-    options.corruption = Corruption::drawn;
-    options.masking.mask_prob = 0.2;
-    auto p = std::make_unique<ElectraProgram>(trace_electra(toy_config(), kToyShape, options), true, Stream(pool));
-    perturb_weights(*p->store());
-    const ElectraGraph& g = p->traced();
-    for (int64_t s = 0; s <= 3; ++s) p->input(g.batch.sequence_offsets).as<int32_t>()[s] = kToyOffsets[s];
-    for (uint32_t r = 0; r < 33; ++r) p->input(g.batch.ids).as<int32_t>()[r] = static_cast<int32_t>(5 + toy_draw(2, r) % 35);
-    p->forward_backward(toy_state(), true);
-    results.push_back(gradients(*p));
-    results.back().push_back(get(p->output(g.loss), 0));
-  }
-  CHECK(results[0] == results[1]);
-  CHECK(results[0] == results[2]);
+  ElectraConfig c = toy_config();
+  c.vocab_size = 1300;
+  c.embedding_size = 64;
+  c.max_position_embeddings = 32;
+  c.discriminator = {.hidden_size = 128, .num_layers = 1, .num_heads = 2, .intermediate_size = 192};
+  c.generator = {.hidden_size = 128, .num_layers = 1, .num_heads = 2, .intermediate_size = 128};
+  const BatchShape shape{.sequences = 12, .tokens = 384, .max_seq_len = 32};
+  SyntheticBatch source(shape, c.vocab_size, 1);
+  const auto train = [&](int threads, Assignment assignment) {
+    ThreadPool pool(threads, assignment);
+    ElectraGraphOptions options;
+    options.masking = {.special = kSyntheticSpecialIds, .max_predictions = 8, .mask_prob = 0.25};
+    options.max_threads = threads;
+    TrainingStep step(c, shape, options, {}, Stream(pool));
+    initialize(*step.store(), 1);
+    MetricSums sums;
+    std::vector<double> result;
+    for (uint32_t n = 0; n < 2; ++n)
+      result.push_back(step.run({&source.fill(n), 1}, {.seed = 1, .step = n, .learning_rate = 1e-3, .adam_step = n + 1}, sums).loss);
+    for (const Tensor& t : {step.store()->values(), step.store()->first_moments(), step.store()->second_moments()})
+      result.insert(result.end(), t.as<float>(), t.as<float>() + t.size());
+    return result;
+  };
+  const std::vector<double> one = train(1, Assignment::free);
+  REQUIRE(one.size() > 3 * 300000);
+  REQUIRE(std::all_of(one.begin(), one.end(), [](double x) { return std::isfinite(x); }));
+  for (const int threads : {2, 4})
+    for (const Assignment assignment : {Assignment::free, Assignment::striped}) {
+      INFO(threads << " threads");
+      CHECK((train(threads, assignment) == one));
+    }
 }
 
 TEST_CASE("gradients of micro-batches add up to those of the whole batch") {

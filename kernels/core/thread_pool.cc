@@ -23,6 +23,7 @@ inline void pause() {
 }  // namespace
 
 struct ThreadPool::Impl {
+  int64_t stride = 0;  // striped: the number of threads; free: 0
   std::vector<std::jthread> workers;
   std::atomic<uint32_t> generation{0};  // changes when a call starts; workers wait on it
   std::atomic<int> running{0};          // workers still inside the current call
@@ -33,6 +34,10 @@ struct ThreadPool::Impl {
   const void* body = nullptr;
 
   void drain(int worker) {
+    if (stride > 0) {
+      for (int64_t i = worker; i < items; i += stride) call(body, i, worker);
+      return;
+    }
     for (int64_t i = next.fetch_add(1, std::memory_order_relaxed); i < items; i = next.fetch_add(1, std::memory_order_relaxed))
       call(body, i, worker);
   }
@@ -58,8 +63,9 @@ SignalsBlocked::SignalsBlocked() {
 }
 SignalsBlocked::~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
 
-ThreadPool::ThreadPool(int threads) : impl_(std::make_unique<Impl>()) {
+ThreadPool::ThreadPool(int threads, Assignment assignment) : impl_(std::make_unique<Impl>()) {
   const SignalsBlocked blocked;
+  if (assignment == Assignment::striped) impl_->stride = std::max(1, threads);
   for (int worker = 1; worker < std::max(1, threads); ++worker)
     impl_->workers.emplace_back([impl = impl_.get(), worker] { impl->work(worker); });
 }

@@ -9,9 +9,13 @@
 
 namespace electra {
 
+// Who runs an item. free: whoever asks first; on a busy machine one thread may run them all. striped: item i is worker
+// i % threads's, so that every worker has its share whatever the machine does: for tests.
+enum class Assignment : uint8_t { free, striped };
+
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads);  // the calling thread is one of them; at least 1
+  explicit ThreadPool(int threads, Assignment assignment = Assignment::free);  // the calling thread is one of them; at least 1
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
