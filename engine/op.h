@@ -14,7 +14,8 @@
 namespace electra {
 
 // Work of one pass: floating-point operations the mathematics asks for (what a kernel computes twice counts once), and bytes
-// that must cross memory once.
+// that must cross memory once in training: operands and what one sweep of the kernel leaves for the next, figures of rows and
+// columns (bias, statistics) left out beside matrices. Formulas stand in docs/ops; tests/test_ops.cc checks them.
 struct Cost {
   double flops = 0;
   double bytes = 0;

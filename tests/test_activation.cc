@@ -47,6 +47,11 @@ TEST_CASE("gelu: gradients, kernel, modes, determinism") {
   for (const int64_t n : {1, 7, 15, 16, 17, 31, 33, 255, 256, 1000}) check_op(gelu_record({n}, Random(1).normals(n, 2)));
   // More than one work item, the last one not whole.
   check_op(gelu_record({33, 1024}, Random(2).normals(33 * 1024, 3)));
+  // A work item has 16,384 elements.
+  for (const int64_t n : {16383, 16384, 16385}) {
+    check_kernel(gelu_record({n}, Random(3).normals(n, 3)));
+    check_determinism(gelu_record({n}, Random(3).normals(n, 3)));
+  }
 }
 
 // The tanh approximation is off by up to 5e-4; the absolute error in the tails counts in ulps of the value itself.

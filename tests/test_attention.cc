@@ -195,6 +195,7 @@ TEST_CASE("attention: the kernel at every edge of a vector, a call of draws and 
   check_kernel(attention_record({.lengths = {128, 1, 65, 40}, .spare = 22, .heads = 4, .head_dim = 64}));
   check_kernel(attention_record({.lengths = {33, 128}, .heads = 4, .head_dim = 64, .drop_p = 0}));
   check_kernel(attention_record({.lengths = {300}, .heads = 1, .head_dim = 24}));
+  check_kernel(attention_record({.lengths = {511, 512, 1}, .heads = 2, .head_dim = 64}));
 }
 
 TEST_CASE("attention: the same bits with 1, 2 and 4 threads") {

@@ -159,6 +159,8 @@ TEST_CASE("embedding: sizes of ELECTRA") {
   const OpRecord record = record_of({.capacity = 200, .vocab = 700, .positions = 128, .cols = 128, .offsets = offsets, .drop_p = 0.1});
   check_kernel(record);
   check_determinism(record);
+  for (const int64_t cols : {256, 768, 1024})
+    check_kernel(record_of({.capacity = 70, .vocab = 40, .positions = 64, .cols = cols, .offsets = {0, 64, 66}, .drop_p = 0.1}));
 }
 
 // One id in every row: the longest sum that the table's gradient can have.

@@ -110,7 +110,13 @@ TEST_CASE("linear: sizes of ELECTRA") {
   for (const Epilogue epilogue : kEpilogues) check_kernel(record_of({.rows = 70, .in = 128, .out = 256, .epilogue = epilogue}));
   check_kernel(record_of({.rows = 33, .in = 256, .out = 1024, .epilogue = Epilogue::bias_gelu}));
   check_kernel(record_of({.rows = 33, .in = 1024, .out = 256}));
-  check_determinism(record_of({.rows = 2100, .in = 16, .out = 520, .epilogue = Epilogue::bias_gelu}));  // the larger work items
+  // From 2,048 rows and 512 outputs on work items are larger.
+  for (const int64_t rows : {2047, 2048, 2049, 2305}) {
+    check_kernel(record_of({.rows = rows, .in = 9, .out = 17, .epilogue = Epilogue::bias_gelu}));
+    check_determinism(record_of({.rows = rows, .in = 9, .out = 17, .epilogue = Epilogue::bias_gelu}));
+  }
+  for (const int64_t out : {511, 512, 513}) check_kernel(record_of({.rows = 70, .in = 12, .out = out}));
+  check_determinism(record_of({.rows = 2100, .in = 16, .out = 520, .epilogue = Epilogue::bias_gelu}));
 }
 
 TEST_CASE("linear: u may be absent in evaluation") {

@@ -297,12 +297,19 @@ TEST_CASE("corrupt_tokens: samples replace, labels say where they differ, repeat
 namespace {
 
 // The same (rows, weights) as masking makes them, with a row that repeats.
-OpRecord gather_record(int64_t cols) {
+OpRecord gather_record(int64_t cols, int64_t slots = 7) {
   OpRecord record{.name = "gather_rows of " + std::to_string(cols)};
   record.inputs = {{"x", {9, cols}, Random(2).normals(9 * cols)},
                    {"rows", {7}, {1, 4, 4, 0, 8, 6, 0}, DType::i32},
                    {"weights", {7}, {1, 1, 1, 0, 1, 1, 0}, DType::f32}};
-  record.results = {{"y", {7, cols}}};
+  // The seven again and again: the gradients of a row add up in the order of its slots.
+  for (size_t k : {size_t{1}, size_t{2}}) {
+    const std::vector<double> seven = record.inputs[k].values;
+    record.inputs[k].shape = {slots};
+    record.inputs[k].values.clear();
+    for (int64_t i = 0; i < slots; ++i) record.inputs[k].values.push_back(seven[static_cast<size_t>(i % 7)]);
+  }
+  record.results = {{"y", {slots, cols}}};
   record.gradients = {{"x"}};
   record.forward = [](const Arguments& a, Stream& stream) {
     gather_rows<Backend::cpu>({.x = a["x"], .rows = a["rows"], .weights = a["weights"], .y = a["y"]}, stream);
@@ -323,6 +330,11 @@ OpRecord gather_record(int64_t cols) {
 
 TEST_CASE("gather_rows: gradients, kernel, modes, determinism") {
   for (const int64_t cols : {1, 5, 64}) check_op(gather_record(cols));
+  for (const int64_t slots : {63, 64, 65, 200}) {
+    OpRecord record = gather_record(5, slots);
+    record.ulps = static_cast<double>(slots);  // a sum of up to 57 cotangents without a naive form
+    check_op(record);
+  }
 }
 
 TEST_CASE("gather_rows: unused slots read nothing and repeated rows add up") {

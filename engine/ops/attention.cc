@@ -30,9 +30,9 @@ class Attention final : public Op {
     // Model FLOPs with every sequence at its greatest length: two products forward, four backward; that backward computes
     // the scores again is the kernel's affair and not counted.
     const double product = 2.0 * static_cast<double>(rows) * static_cast<double>(max_seq_len_) * static_cast<double>(width);
-    const auto bytes = static_cast<double>(qkv.bytes() + s.outputs[0].bytes());
-    s.forward = {2 * product, bytes};
-    s.backward = {4 * product, 2 * bytes};
+    const size_t context_bytes = s.outputs[0].bytes(), lse_bytes = s.saved[0].bytes();
+    s.forward = {2 * product, static_cast<double>(qkv.bytes() + context_bytes + lse_bytes)};
+    s.backward = {4 * product, static_cast<double>(2 * qkv.bytes() + 2 * context_bytes + lse_bytes)};
     return s;
   }
 

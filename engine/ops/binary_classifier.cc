@@ -28,9 +28,10 @@ class BinaryClassifierOp final : public Op {
     s.backward_reads_outputs = 0b100;
     s.forward_workspace = s.backward_workspace = binary_classifier_workspace(rows, cols, context.max_threads, x.dtype);
     const double product = 2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(cols + 1);
-    const auto bytes = static_cast<double>(x.bytes() + in[kWeight].bytes());
-    s.forward = {product, bytes};
-    s.backward = {2 * product, 2 * bytes};
+    const size_t row_bytes = s.outputs[2].bytes() + in[kLabels].bytes();
+    s.forward = {product, static_cast<double>(x.bytes() + in[kWeight].bytes() + row_bytes)};
+    // x read twice, du written and read, dx written; the u that is computed again is not counted as FLOPs.
+    s.backward = {2 * product, static_cast<double>(5 * x.bytes() + 2 * in[kWeight].bytes() + row_bytes)};
     return s;
   }
 

@@ -31,7 +31,8 @@ class Embedding final : public Op {
     s.backward_workspace = embedding_backward_workspace(rows, in[kWord].shape[0], cols, type);
     const auto n = static_cast<double>(rows * cols), bytes = static_cast<double>(s.outputs[0].bytes());
     s.forward = {10 * n, 2 * bytes};
-    s.backward = {18 * n, 3 * bytes + static_cast<double>(in[kWord].bytes())};
+    // Word rows and dy read, the gradient of the sum written and read for each of three tables, dword written.
+    s.backward = {18 * n, 6 * bytes + static_cast<double>(in[kWord].bytes())};
     return s;
   }
 

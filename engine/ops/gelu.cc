@@ -15,7 +15,7 @@ class Gelu final : public Op {
     s.outputs = {in[0]};
     s.differentiable_inputs = s.differentiable_outputs = s.backward_reads_inputs = 0b1;
     const auto n = static_cast<double>(in[0].shape.size()), bytes = static_cast<double>(in[0].bytes());
-    s.forward = {20 * n, 2 * bytes};  // a rational erf is about twenty operations
+    s.forward = {20 * n, 2 * bytes};  // nominal FLOPs, see docs/ops/activation.md
     s.backward = {30 * n, 3 * bytes};
     return s;
   }

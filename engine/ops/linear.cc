@@ -24,9 +24,10 @@ class Linear final : public Op {
     s.backward_reads_inputs = 0b011;
     s.backward_workspace = linear_backward_workspace(rows, k, n, epilogue_, x.dtype);
     const double product = 2.0 * static_cast<double>(rows) * static_cast<double>(k) * static_cast<double>(n);
-    const double moved = static_cast<double>(x.bytes() + weight.bytes() + y.bytes());
-    s.forward = {product, moved};
-    s.backward = {2 * product, 2 * moved};
+    // With GELU, u is written and read again, and dU is written by the first sweep of backward and read by the second.
+    const size_t u = epilogue_ == Epilogue::bias_gelu ? y.bytes() : 0;
+    s.forward = {product, static_cast<double>(x.bytes() + weight.bytes() + y.bytes() + u)};
+    s.backward = {2 * product, static_cast<double>(2 * (x.bytes() + weight.bytes()) + y.bytes() + 3 * u)};
     return s;
   }
 

@@ -36,7 +36,7 @@ class MaskedLmOp final : public Op {
     const double product = 2.0 * static_cast<double>(slots) * static_cast<double>(vocab) * static_cast<double>(cols);
     const double bytes = static_cast<double>((slots + vocab) * cols) * static_cast<double>(size_of(float_type_));
     s.forward = {product, bytes};
-    s.backward = {2 * product, 2 * bytes};
+    s.backward = {2 * product, 2 * bytes};  // of hidden and word; the logits that backward computes again do not count
     return s;
   }
 

@@ -16,7 +16,7 @@ class MaskTokensOp final : public Op {
     const int64_t slots = (in[1].shape.size() - 1) * options_.max_predictions;
     Signature s;
     s.outputs = {in[0], {{slots}, DType::i32}, {{slots}, DType::f32}, {{slots}, DType::i32}};
-    s.forward = {0, 2.0 * static_cast<double>(in[0].bytes())};
+    s.forward = {0, static_cast<double>(2 * in[0].bytes() + 3 * s.outputs[1].bytes())};
     return s;
   }
 
@@ -53,7 +53,7 @@ class CorruptTokensOp final : public Op {
     check_shape(context.where, "sampled_ids", in[3].shape, in[1].shape);
     Signature s;
     s.outputs = {in[0], {in[0].shape, DType::f32}};
-    s.forward = {0, 3.0 * static_cast<double>(in[0].bytes())};
+    s.forward = {0, static_cast<double>(3 * in[0].bytes() + 3 * in[1].bytes())};
     return s;
   }
 
@@ -81,9 +81,10 @@ class GatherRowsOp final : public Op {
     s.outputs = {{{in[1].shape.size(), in[0].shape[-1]}, in[0].dtype}};
     s.differentiable_inputs = s.differentiable_outputs = 0b1;
     s.backward_reads_inputs = 0b110;
-    const auto bytes = static_cast<double>(s.outputs[0].bytes());
-    s.forward = {0, 2 * bytes};
-    s.backward = {0, 2 * bytes + static_cast<double>(in[0].bytes())};
+    const size_t y = s.outputs[0].bytes(), slots = in[1].bytes() + in[2].bytes();
+    s.forward = {0, static_cast<double>(2 * y + slots)};
+    // dx cleared; for each slot dy read, a row of dx read and written.
+    s.backward = {static_cast<double>(s.outputs[0].shape.size()), static_cast<double>(in[0].bytes() + 3 * y + slots)};
     return s;
   }
 

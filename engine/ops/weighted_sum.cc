@@ -17,6 +17,9 @@ class WeightedSumOp final : public Op {
     s.outputs = {in[0]};
     s.differentiable_inputs = in.size() == 2 ? 0b11 : 0b1;
     s.differentiable_outputs = 0b1;
+    const auto terms = static_cast<double>(in.size()), bytes = (terms + 1) * static_cast<double>(in[0].bytes());
+    s.forward = {2 * terms - 1, bytes};
+    s.backward = {terms, bytes};
     return s;
   }
 
