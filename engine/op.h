@@ -54,7 +54,7 @@ class Op {
  public:
   virtual ~Op() = default;
   virtual const char* name() const = 0;
-  // Throws ShapeError naming context.where.
+  // Throws ShapeError, or ConfigError for an option, naming context.where.
   virtual Signature infer(std::span<const TensorSpec> in, const TraceContext& context) const = 0;
   virtual void forward(const Frame& frame) const = 0;
   virtual void backward(const Frame& frame) const = 0;

@@ -13,6 +13,7 @@ Tensor Program::slot(int s, const TensorSpec& spec) const {
 
 Program::Program(const Graph& graph, Plan plan, const ParameterStore& store, Stream stream, Options options)
     : graph_(&graph), plan_(std::move(plan)), stream_(stream), options_(options), arena_(plan_.arena_bytes) {
+  check_dtype("program", "the parameter store", store.dtype(), graph.float_type());
   const auto round_up = [](size_t bytes) { return (bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment; };
   size_t bytes = 0;
   for (const ValueInfo& v : graph.values())

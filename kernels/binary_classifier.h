@@ -21,13 +21,14 @@ struct BinaryCounts {
 inline constexpr int64_t kBinaryCounts = 5;
 inline constexpr int64_t kBinaryCountsSize = kBinaryCounts + 2 * kProbabilityBins;
 
-// loss = Σ over rows before the last offset of BCE(logit, label) / state->disc_denominator. Rows beyond it: logit 0.
+// loss = Σ over rows before the last offset of BCE(logit, label) / state->disc_denominator. Rows beyond it:
+// logit 0, dx 0, nothing read of x.
 struct BinaryClassifierForward {
   Tensor x;                 // (rows, C)
   Tensor weight, bias;      // (C, C), (C)
   Tensor out_weight;        // (1, C)
   Tensor out_bias;          // (1)
-  Tensor labels;            // (rows) f32
+  Tensor labels;            // (rows) f32: 1 (replaced) above 0.5, else 0
   Tensor sequence_offsets;  // (sequences + 1) i32
   Tensor loss;              // (1)
   Tensor loss_sum;          // (1) f64: undivided, for metrics

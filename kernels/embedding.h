@@ -10,12 +10,14 @@
 
 namespace electra {
 
+inline constexpr int64_t kMaxSegments = 8;  // rows of a segment table; BERT has 2
+
 // Rows beyond the last offset (unused capacity) use position 0 and take part in nothing: y is written (finite), and
 // their dy must be zero. Ids and segments outside their tables throw DataError naming row, id and table size.
 struct EmbeddingForward {
   Tensor ids, segments;          // (rows) i32
   Tensor sequence_offsets;       // (sequences + 1) i32
-  Tensor word, position, segment;  // tables (V, E), (positions, E), (segments, E)
+  Tensor word, position, segment;  // tables (V, E), (positions, E), (segments, E); none empty
   Tensor gamma, beta;            // (E)
   Tensor y;                      // (rows, E)
   Tensor mean, rstd;             // (rows)

@@ -1,5 +1,5 @@
-// y = dropout_out(LayerNorm(dropout_in(x) + residual)), each part optional: BERT's "add and norm" (dropout_in, residual),
-// the embeddings' LayerNorm (dropout_out) and the generator head's (neither). Statistics by two passes.
+// y = LayerNorm(dropout(x) + residual), dropout and residual optional: BERT's "add and norm" (both) and the generator head's
+// LayerNorm (neither). The embeddings' LayerNorm, whose dropout acts on y, is part of kernels/embedding.h. Statistics by two passes.
 #pragma once
 #include "kernels/core/backend.h"
 #include "kernels/core/device.h"
@@ -29,7 +29,7 @@ struct LayerNormForward {
 struct LayerNormBackward {
   Tensor sum;               // what was normalised: LayerNormForward::sum, or x where that is absent
   Tensor gamma, mean, rstd, dy, sequence_offsets;
-  Tensor dx, dresidual, dgamma, dbeta;
+  Tensor dx, dresidual, dgamma, dbeta;  // dresidual may be dx where it accumulates (residual = x): it is added last
   GradMode dx_mode = GradMode::write, dresidual_mode = GradMode::none;
   GradMode dgamma_mode = GradMode::write, dbeta_mode = GradMode::write;
   Tensor workspace;         // layer_norm_backward_workspace() bytes, u8

@@ -23,7 +23,7 @@ inline constexpr int64_t kMaskedLmSums = 4;
 // g = −log(−log u), u = uniform_open(word v % 4 of the call at (step, first_sequence + sequence of the row, position of the
 // row in its sequence, v / 4)); ties go to the smaller id. Draw k of a repeated row (masking with replacement) adds
 // k · 2^28 to the group. uniform: the logits are zero for everything (loss, sample, metrics); hidden, word and bias are absent.
-// Slots of weight 0: sample 0, nothing summed.
+// Slots of weight 0: sample 0, nothing summed. A row of another slot that is not before the last offset is a DataError.
 struct MaskedLmForward {
   Tensor hidden;               // (slots, E)
   Tensor word;                 // (V, E)

@@ -48,7 +48,9 @@ template <Backend B> void corrupt_tokens(const CorruptTokens& args, Stream& stre
 
 // y[i] = x[rows[i]]; backward adds dy[i] into dx[rows[i]] in slot order; slots of weight 0 read and add nothing (y = 0).
 struct GatherRows {
-  Tensor x, rows, weights, y;
+  Tensor x;              // (rows, cols)
+  Tensor rows, weights;  // (slots) i32, (slots) f32
+  Tensor y;              // (slots, cols)
 };
 struct GatherRowsBackward {
   Tensor rows, weights, dy, dx;

@@ -307,6 +307,13 @@ TEST_CASE("attention: bad input is named") {
   CHECK(with("sequence_offsets", retype(DType::i64)) == "[attention] sequence_offsets has type i64, expected i32");
   CHECK(with("workspace", reshape({8})).find("[attention] workspace has 8 bytes, expected at least ") == 0);
 
+  Options headless = o;
+  headless.heads = 0;
+  OpRecord none = record;
+  none.forward = attention_record(headless).forward;
+  Run without(none, DType::f32);
+  CHECK(error_of<ShapeError>([&] { without.forward(1); }) == "[attention] expected at least 1 head, got 0");
+
   const auto with_offsets = [&](const std::vector<double>& offsets) {
     Run run(record, DType::f32);
     run.set("sequence_offsets", offsets);

@@ -178,6 +178,46 @@ TEST_CASE("binary_classifier: rows beyond the last offset give nothing and get n
   }
 }
 
+// Capacity beyond the last offset is nobody's: in poison mode it may be NaN, and 0 · NaN is not 0.
+TEST_CASE("binary_classifier: what rows beyond the last offset hold reaches no gradient") {
+  for (const DType dtype : {DType::f64, DType::f32})
+    for (const GradMode mode : {GradMode::write, GradMode::accumulate}) {
+      std::vector<std::vector<double>> results;
+      for (const double beyond : {0.5, static_cast<double>(NAN)}) {
+        OpRecord record = head_record(140, 16, {0, 4, 131});
+        std::fill(record.inputs[0].values.begin() + 131 * 16, record.inputs[0].values.end(), beyond);
+        std::fill(record.inputs[5].values.begin() + 131, record.inputs[5].values.end(), beyond);
+        Run run(record, dtype, {{"dx", mode}, {"dweight", mode}, {"dbias", mode}, {"dout_weight", mode}, {"dout_bias", mode}});
+        for (const char* name : {"dx", "dweight", "dbias", "dout_weight", "dout_bias"})
+          run.set(name, std::vector<double>(run.values(name).size(), 7));
+        run.forward();
+        run.backward();
+        const std::vector<double> dx = run.values("dx");
+        CHECK(std::all_of(dx.begin() + 131 * 16, dx.end(), [&](double d) { return d == (mode == GradMode::write ? 0 : 7); }));
+        std::vector<double>& all = results.emplace_back();
+        for (const char* name : {"loss", "logits", "dx", "dweight", "dbias", "dout_weight", "dout_bias"}) {
+          const std::vector<double> v = run.values(name);
+          all.insert(all.end(), v.begin(), v.end());
+        }
+      }
+      CHECK(results[0] == results[1]);
+    }
+}
+
+TEST_CASE("binary_classifier: a label is 1 above a half, in the loss and in its gradient") {
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    OpRecord sharp = head_record(4, 8, {0, 4}), soft = sharp;
+    sharp.inputs[5].values = {1, 0, 0, 1};
+    soft.inputs[5].values = {0.75, 0.5, 0.25, 2};
+    Run a(sharp, dtype), b(soft, dtype);
+    for (Run* run : {&a, &b}) {
+      run->forward();
+      run->backward();
+    }
+    for (const char* name : {"loss", "counts", "dx", "dweight", "dout_bias"}) CHECK(a.values(name) == b.values(name));
+  }
+}
+
 TEST_CASE("binary_classifier: a row's logit depends on no other row") {
   OpRecord record = head_record(129, 24, {0, 129});
   Run run(record, DType::f32);

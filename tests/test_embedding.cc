@@ -252,8 +252,8 @@ TEST_CASE("embedding refuses what does not fit") {
   CHECK(error_of<ShapeError>([] {
           Run run(record_of({.segments = 9}), DType::f32);
           run.forward();
-          run.backward();
-        }) == "[embedding] segment has shape (9, 16), expected at most 8 rows");
+        }) == "[embedding] segment has shape (9, 16), expected 1 to 8 rows");
+  CHECK(error("word", {0, 16}, DType::f32) == "[embedding] word has shape (0, 16), expected 1 to 2147483647 rows");
 
   Run stateless(record, DType::f32);
   stateless.arguments().state = nullptr;

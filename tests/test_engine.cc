@@ -312,6 +312,16 @@ TEST_CASE("parameters stand in the order their gradients are complete, aligned, 
   CHECK(!ParameterStore(chain.graph, chain.plan(), false).grads());
 }
 
+TEST_CASE("a store of another type than the graph is refused") {
+  const Chain chain(2);
+  Graph other(DType::f32);
+  for (const char* name : {"a", "b.bias"}) other.parameter(name, {kSize}, true);
+  const ParameterStore store(other, make_plan(other, {.train = false, .loss = kNoValue, .keep = {}}), true);
+  ThreadPool pool(1);
+  CHECK_THROWS_AS(Program(chain.graph, chain.plan(), store, Stream(pool)), ShapeError);
+  CHECK_THROWS_WITH(Program(chain.graph, chain.plan(), store, Stream(pool)), "[program] the parameter store has type f32, expected f64");
+}
+
 TEST_CASE("only kept values can be read after a run") {
   Running r(2);
   r.loss();

@@ -440,12 +440,33 @@ TEST_CASE("masked_lm: bad input is named") {
   CHECK(with("hidden", retype(DType::f64)) == "[masked_lm] hidden has type f64, expected f32");
   CHECK(with("sampled_ids", reshape({5})) == "[masked_lm] sampled_ids has shape (5), expected (6)");
   CHECK(with("weights", retype(DType::f64)) == "[masked_lm] weights has type f64, expected f32");
+  CHECK(with("loss", reshape({2})) == "[masked_lm] loss has shape (2), expected (1)");
+  CHECK(with("rows", reshape({5})) == "[masked_lm] rows has shape (5), expected (6)");
+  CHECK(with("rows", retype(DType::i64)) == "[masked_lm] rows has type i64, expected i32");
+  CHECK(with("sequence_offsets", retype(DType::i64)) == "[masked_lm] sequence_offsets has type i64, expected i32");
+  CHECK(with("sequence_offsets", reshape({1, 3})) == "[masked_lm] sequence_offsets has shape (1, 3), expected (3)");
+  CHECK(with("hidden", [](Tensor& t) { t.data = nullptr; }) == "[masked_lm] hidden has no memory, expected shape (6, 5)");
   CHECK(with("sums", reshape({3})) == "[masked_lm] sums has shape (3), expected (4)");
   CHECK(with("logits", reshape({6, 69})) == "[masked_lm] logits has shape (6, 69), expected (6, 70)");
   CHECK(with("workspace", reshape({8})).find("[masked_lm] workspace has 8 bytes, expected at least ") == 0);
   CHECK(with("dword", reshape({70, 4}), true) == "[masked_lm] dword has shape (70, 4), expected (70, 5)");
   CHECK(with("dbias", retype(DType::f64), true) == "[masked_lm] dbias has type f64, expected f32");
   CHECK(with("dloss", reshape({2}), true) == "[masked_lm] dloss has shape (2), expected (1)");
+
+  const auto with_values = [&](const char* name, const std::vector<double>& values) {
+    Run run(record, DType::f32);
+    run.set(name, values);
+    return error_of<DataError>([&] { run.forward(1); });
+  };
+  CHECK(with_values("sequence_offsets", {1, 6, 12}) == "[masked_lm] expected the first offset to be 0, got 1");
+  CHECK(with_values("sequence_offsets", {0, 13, 12}) == "[masked_lm] expected ascending offsets, got 13 before 12");
+  CHECK(with_values("rows", {0, 2, 12, 6, 0, 10}) == "[masked_lm] row of slot 2 is 12, expected 0 to 11");
+  CHECK(with_values("rows", {-1, 2, 4, 6, 0, 10}) == "[masked_lm] row of slot 0 is -1, expected 0 to 11");
+  CHECK(with_values("rows", {0, 2, 4, 6, 99, 10}) == "no error");  // slot 4 has no weight
+  for (const bool uniform : {false, true}) {
+    Run empty(masked_lm_record({.vocab = 0, .uniform = uniform}), DType::f32);
+    CHECK(error_of<ShapeError>([&] { empty.forward(1); }) == "[masked_lm] expected a vocabulary of at least 1, got 0");
+  }
 
   Run run(record, DType::f32);
   run.set("targets", {0, 1, 70, 3, 4, 5});

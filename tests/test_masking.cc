@@ -357,6 +357,20 @@ TEST_CASE("gather_rows: bad input is named") {
   run.set("rows", {1, 4, 9, 0, 8, 6, 0});
   CHECK(error_of<DataError>([&] { run.forward(); }) == "[gather_rows] row of slot 2 is 9, expected 0 to 8");
   CHECK(error_of<DataError>([&] { run.backward(); }) == "[gather_rows] row of slot 2 is 9, expected 0 to 8");
+  const auto with = [&](const char* name, auto change, bool backward = false) {
+    Run wrong(record, DType::f32);
+    change(wrong.arguments().tensors[name]);
+    return error_of<ShapeError>([&] { backward ? wrong.backward() : wrong.forward(); });
+  };
+  const auto retype = [](DType type) { return [=](Tensor& t) { t.dtype = type; }; };
+  for (const bool backward : {false, true}) {
+    CHECK(with("rows", retype(DType::i64), backward) == "[gather_rows] rows has type i64, expected i32");
+    CHECK(with("weights", retype(DType::i32), backward) == "[gather_rows] weights has type i32, expected f32");
+    CHECK(with("weights", [](Tensor& t) { t.shape = {6}; }, backward) == "[gather_rows] weights has shape (6), expected (7)");
+  }
+  CHECK(with("y", retype(DType::f64)) == "[gather_rows] y has type f64, expected f32");
+  CHECK(with("dx", retype(DType::f64), true) == "[gather_rows] dx has type f64, expected f32");
+  CHECK(with("dy", [](Tensor& t) { t.shape = {7, 4}; }, true) == "[gather_rows] dy has shape (7, 4), expected (7, 3)");
   run.arguments().tensors["y"].shape = {6, 3};
   CHECK(error_of<ShapeError>([&] { run.forward(); }) == "[gather_rows] y has shape (6, 3), expected (7, 3)");
 }

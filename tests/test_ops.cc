@@ -1,5 +1,7 @@
-// What ops promise the planner: FLOPs and bytes against figures worked out by hand.
+// What ops promise the planner: FLOPs and bytes against figures worked out by hand; and what they refuse to trace.
+#include <algorithm>
 #include <catch2/catch.hpp>
+#include <cmath>
 
 #include "engine/ops/attention.h"
 #include "engine/ops/binary_classifier.h"
@@ -10,7 +12,9 @@
 #include "engine/ops/masked_lm.h"
 #include "engine/ops/masking.h"
 #include "engine/ops/weighted_sum.h"
+#include "engine/program.h"
 #include "kernels/core/error.h"
+#include "kernels/core/philox.h"
 
 using namespace electra;
 
@@ -26,6 +30,18 @@ struct Traced {
   const Signature& op() const { return graph.nodes().back().signature; }
 };
 
+// The message of what tracing under a scope throws.
+template <class F> std::string refusal(F trace) {
+  Traced t;
+  const Graph::Scope scope(t.graph, "layer_3");
+  try {
+    trace(t);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "none";
+}
+
 void check_cost(const Signature& s, const Cost& forward, const Cost& backward) {
   CHECK(s.forward.flops == forward.flops);
   CHECK(s.forward.bytes == forward.bytes);
@@ -34,6 +50,123 @@ void check_cost(const Signature& s, const Cost& forward, const Cost& backward) {
 }
 
 }  // namespace
+
+TEST_CASE("attention refuses no heads, no tokens and columns that cannot be divided") {
+  const auto error = [](int64_t cols, int64_t heads, int64_t max_seq_len) {
+    return refusal([=](Traced& t) { attention(t.graph, t.real({6, cols}), t.i32({2}), heads, max_seq_len, 0, "attention"); });
+  };
+  CHECK(error(24, 2, 6) == "none");
+  CHECK(error(24, 0, 6) == "[layer_3/attention] expected at least 1 head, got 0");
+  CHECK(error(24, -1, 6) == "[layer_3/attention] expected at least 1 head, got -1");
+  CHECK(error(20, 2, 6) == "[layer_3/attention] qkv has shape (6, 20), expected columns divisible by 3 times 2 heads");
+  CHECK(error(24, 2, 0) == "[layer_3/attention] expected a max_seq_len of at least 1, got 0");
+  CHECK(refusal([](Traced& t) { attention(t.graph, t.real({6, 24}), t.f32({2}), 2, 6, 0, "attention"); }) ==
+        "[layer_3/attention] sequence_offsets has type f32, expected i32");
+}
+
+TEST_CASE("embedding refuses tables that are empty or have too many segments") {
+  const auto error = [](int64_t vocab, int64_t positions, int64_t segments) {
+    return refusal([=](Traced& t) {
+      embedding(t.graph, t.i32({7}), t.i32({7}), t.i32({3}),
+                {t.real({vocab, 4}), t.real({positions, 4}), t.real({segments, 4}), t.real({4}), t.real({4})}, 0, 1e-12, "embeddings");
+    });
+  };
+  CHECK(error(11, 6, 8) == "none");
+  CHECK(error(0, 6, 2) == "[layer_3/embeddings] word table has shape (0, 4), expected 1 to 2147483647 rows");
+  CHECK(error(11, 0, 2) == "[layer_3/embeddings] position table has shape (0, 4), expected 1 to 2147483647 rows");
+  CHECK(error(11, 6, 9) == "[layer_3/embeddings] segment table has shape (9, 4), expected 1 to 8 rows");
+  CHECK(error(11, 6, 0) == "[layer_3/embeddings] segment table has shape (0, 4), expected 1 to 8 rows");
+}
+
+TEST_CASE("masked_lm refuses an empty vocabulary") {
+  for (const bool uniform : {false, true})
+    CHECK(refusal([=](Traced& t) {
+            const MaskedLmInputs inputs{.hidden = t.real({3, 4}), .word = t.real({0, 4}), .bias = t.real({0}), .targets = t.i32({3}),
+                                        .rows = t.i32({3}), .weights = t.f32({3}), .sequence_offsets = t.i32({2})};
+            masked_lm(t.graph, inputs, {.vocab_size = 0, .uniform = uniform}, "masked_lm");
+          }) == "[layer_3/masked_lm] expected a vocabulary of at least 1, got 0");
+}
+
+TEST_CASE("gather_rows and corrupt_tokens refuse tensors of another type") {
+  CHECK(refusal([](Traced& t) { gather_rows(t.graph, t.real({9, 4}), t.f32({3}), t.f32({3}), "gather"); }) ==
+        "[layer_3/gather] rows has type f32, expected i32");
+  CHECK(refusal([](Traced& t) { gather_rows(t.graph, t.real({9, 4}), t.i32({3}), t.i32({3}), "gather"); }) ==
+        "[layer_3/gather] weights has type i32, expected f32");
+  CHECK(refusal([](Traced& t) { corrupt_tokens(t.graph, t.i32({9}), t.i32({3}), t.f32({3}), t.f32({3}), "corrupt"); }) ==
+        "[layer_3/corrupt] sampled_ids has type f32, expected i32");
+}
+
+// With a threshold of 0 the vector kernels would drop nothing and the oracle everything.
+TEST_CASE("a dropout that keeps nothing is refused where it is traced") {
+  const auto attend = [](Traced& t, double p) { attention(t.graph, t.real({6, 24}), t.i32({2}), 2, 6, p, "op"); };
+  const auto embed = [](Traced& t, double p) {
+    embedding(t.graph, t.i32({7}), t.i32({7}), t.i32({3}), {t.real({9, 4}), t.real({8, 4}), t.real({2, 4}), t.real({4}), t.real({4})}, p,
+              1e-12, "op");
+  };
+  const auto add = [](Traced& t, double p) {
+    dropout_add_layer_norm(t.graph, t.real({5, 8}), t.real({5, 8}), t.real({8}), t.real({8}), t.i32({2}), p, 1e-12, "op");
+  };
+  const auto check = [](auto trace) {
+    const auto error = [&](double p) { return refusal([&](Traced& t) { trace(t, p); }); };
+    CHECK(error(0) == "none");
+    CHECK(error(1 - 0x1p-17) == "none");
+    CHECK(Dropout{.drop_p = 1 - 0x1p-17}.keep_threshold() == 1);
+    CHECK(error(0.999995) == "[layer_3/op] expected a dropout probability from 0 to 0.99999, got 0.999995");
+    CHECK(error(1) == "[layer_3/op] expected a dropout probability from 0 to 0.99999, got 1");
+    CHECK(error(-0.1) == "[layer_3/op] expected a dropout probability from 0 to 0.99999, got -0.1");
+    CHECK(error(std::nan("")) == "[layer_3/op] expected a dropout probability from 0 to 0.99999, got nan");
+  };
+  check(attend);
+  check(embed);
+  check(add);
+}
+
+TEST_CASE("x may be its own residual: both gradients reach it") {
+  for (const DType type : {DType::f64, DType::f32}) {
+    // The same sums twice: once of one value, once of two equal ones.
+    std::vector<std::vector<double>> gradients;
+    for (const bool same : {false, true}) {
+      Graph g(type);
+      const Value x = g.parameter("x", {5, 24}, true), r = same ? x : g.parameter("r", {5, 24}, true);
+      const Value gamma = g.parameter("gamma", {24}, true), beta = g.parameter("beta", {24}, true), offsets = g.input("o", {{2}, DType::i32});
+      const Value y = dropout_add_layer_norm(g, x, r, gamma, beta, offsets, 0.3, 1e-12, "op");
+      const Value labels = g.input("labels", {{5}, DType::f32});
+      const Value loss = binary_classifier(g, y, {g.parameter("w", {24, 24}, true), g.parameter("b", {24}, true),
+                                                  g.parameter("v", {1, 24}, true), g.parameter("c", {1}, true)}, labels, offsets, "head").loss;
+      const Plan plan = make_plan(g, {.train = true, .loss = loss, .keep = {}});
+      ParameterStore store(g, plan, true);
+      ThreadPool pool(1);
+      Program program(g, plan, store, Stream(pool), {true});
+      program.input(offsets).as<int32_t>()[1] = 5;
+      const auto fill = [&](const char* name, uint64_t seed) {
+        const Tensor t = store.value(store.at(name));
+        for (int64_t i = 0; i < t.size(); ++i) {
+          const double value = 0.1 + static_cast<double>(philox(seed, {static_cast<uint32_t>(i), 0, 0, 0}).word[0]) * 0x1p-32;
+          if (type == DType::f64) t.as<double>()[i] = value;
+          else t.as<float>()[i] = static_cast<float>(value);
+        }
+      };
+      for (const char* name : {"x", "gamma", "beta", "w", "b", "v", "c"}) fill(name, fnv1a64(name));
+      if (!same) fill("r", fnv1a64("x"));
+      program.forward_backward({.seed = 3});
+      const auto gradient = [&](const char* name) {
+        const Tensor t = store.grad(store.at(name));
+        return type == DType::f64 ? std::vector<double>(t.as<double>(), t.as<double>() + t.size())
+                                  : std::vector<double>(t.as<float>(), t.as<float>() + t.size());
+      };
+      gradients.push_back(gradient("x"));
+      if (same) continue;
+      const std::vector<double> dr = gradient("r");
+      CHECK(dr != gradients[0]);  // dropout
+      for (size_t i = 0; i < dr.size(); ++i) gradients[0][i] += dr[i];
+    }
+    double largest = 0;
+    for (const double d : gradients[0]) largest = std::max(largest, std::abs(d));
+    CHECK(largest > 0);
+    for (size_t i = 0; i < gradients[0].size(); ++i)
+      CHECK(gradients[1][i] == Approx(gradients[0][i]).margin(largest * (type == DType::f64 ? 1e-15 : 1e-6)));
+  }
+}
 
 TEST_CASE("cost of linear") {
   // x (10, 6) 240 B, W (4, 6) 96 B, y (10, 4) 160 B; one product is 2 · 10 · 6 · 4 = 480.

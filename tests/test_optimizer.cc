@@ -236,7 +236,32 @@ TEST_CASE("optimizer: wrong tensors are named") {
   args = good;
   args.param = args.grad = args.m = args.v = {data, {8}, DType::i32};
   CHECK_THROWS_AS(adamw<Backend::cpu>(args, stream), ShapeError);
+  for (Tensor AdamW::* buffer : {&AdamW::param, &AdamW::grad, &AdamW::m, &AdamW::v}) {
+    args = good;
+    (args.*buffer).data = nullptr;
+    CHECK_THROWS_WITH(adamw<Backend::cpu>(args, stream), Catch::EndsWith(" has no memory, expected shape (8)"));
+  }
+  args = good;
+  args.group_ids = nullptr;
+  CHECK_THROWS_WITH(adamw<Backend::cpu>(args, stream), "[adamw] expected group ids and groups, got none");
+  args = good;
+  args.groups = nullptr;
+  CHECK_THROWS_WITH(adamw<Backend::cpu>(args, stream), "[adamw] expected group ids and groups, got none");
+  args = good;
+  args.grad_norm = nullptr;
+  CHECK_THROWS_WITH(adamw<Backend::cpu>(args, stream), "[adamw] expected the result of grad_norm, got none");
+  args = good;
+  args.state = nullptr;
+  CHECK_THROWS_WITH(adamw<Backend::cpu>(args, stream), "[adamw] expected a step state, got none");
   GradNorm result;
+  const Tensor one{data, {1}, DType::f32};
+  const auto norm_error = [&](const Tensor& grad, const Tensor& loss, GradNorm* to) {
+    return error_of<Error>([&] { grad_norm<Backend::cpu>({.grad = grad, .loss = loss, .result = to, .workspace = {}}, stream); });
+  };
+  CHECK(norm_error(eight, {data, {1}, DType::i32}, &result) == "[grad_norm] loss has type i32, expected f32");
+  CHECK(norm_error(eight, {nullptr, {1}, DType::f32}, &result) == "[grad_norm] loss has no memory, expected shape (1)");
+  CHECK(norm_error({nullptr, {8}, DType::f32}, one, &result) == "[grad_norm] grad has no memory, expected shape (8)");
+  CHECK(norm_error(eight, one, nullptr) == "[grad_norm] expected a place for the result, got none");
   CHECK_THROWS_WITH(grad_norm<Backend::cpu>({.grad = eight, .loss = eight, .result = &result, .workspace = {}}, stream),
                     "[grad_norm] loss has shape (8), expected (1)");
   CHECK_THROWS_WITH(grad_norm<Backend::cpu>({.grad = eight, .loss = {data, {1}, DType::f32}, .result = &result, .workspace = {}}, stream),

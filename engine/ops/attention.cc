@@ -1,5 +1,7 @@
 #include "engine/ops/attention.h"
 
+#include <string>
+
 #include "engine/dispatch.h"
 #include "kernels/attention.h"
 #include "kernels/core/error.h"
@@ -16,6 +18,10 @@ class Attention final : public Op {
   Signature infer(std::span<const TensorSpec> in, const TraceContext& context) const override {
     const TensorSpec& qkv = in[0];
     const int64_t rows = qkv.shape.rows(), width = qkv.shape[-1] / 3;
+    check_dropout(context.where, dropout_);
+    check_dtype(context.where, "sequence_offsets", in[1].dtype, DType::i32);
+    if (num_heads_ < 1) throw ShapeError(context.where, "expected at least 1 head, got " + std::to_string(num_heads_));
+    if (max_seq_len_ < 1) throw ShapeError(context.where, "expected a max_seq_len of at least 1, got " + std::to_string(max_seq_len_));
     if (qkv.shape[-1] % (3 * num_heads_) != 0)
       throw ShapeError(context.where, "qkv has shape " + qkv.shape.str() + ", expected columns divisible by 3 times " +
                                           std::to_string(num_heads_) + " heads");

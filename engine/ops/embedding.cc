@@ -1,6 +1,10 @@
 #include "engine/ops/embedding.h"
 
+#include <limits>
+#include <string>
+
 #include "engine/dispatch.h"
+#include "kernels/core/error.h"
 #include "kernels/embedding.h"
 
 namespace electra {
@@ -15,9 +19,16 @@ class Embedding final : public Op {
 
   Signature infer(std::span<const TensorSpec> in, const TraceContext& context) const override {
     const int64_t rows = in[kIds].shape.size(), cols = in[kWord].shape[-1];
+    check_dropout(context.where, dropout_);
     check_shape(context.where, "segments", in[kSegments].shape, in[kIds].shape);
-    check_shape(context.where, "position table", in[kPosition].shape, {in[kPosition].shape[0], cols});
-    check_shape(context.where, "segment table", in[kSegment].shape, {in[kSegment].shape[0], cols});
+    const auto check_table = [&](const char* what, const Shape& table, int64_t most) {
+      check_shape(context.where, what, table, {table.rows(), cols});
+      if (table.rows() < 1 || table.rows() > most)
+        throw ShapeError(context.where, std::string(what) + " has shape " + table.str() + ", expected 1 to " + std::to_string(most) + " rows");
+    };
+    check_table("word table", in[kWord].shape, std::numeric_limits<int32_t>::max());
+    check_table("position table", in[kPosition].shape, std::numeric_limits<int32_t>::max());
+    check_table("segment table", in[kSegment].shape, kMaxSegments);
     check_shape(context.where, "gamma", in[kGamma].shape, {cols});
     check_shape(context.where, "beta", in[kBeta].shape, {cols});
     const DType type = in[kWord].dtype;

@@ -15,6 +15,7 @@ class LayerNorm final : public Op {
   Signature infer(std::span<const TensorSpec> in, const TraceContext& context) const override {
     const TensorSpec& x = in[0];
     const int64_t rows = x.shape.rows(), cols = x.shape[-1];
+    check_dropout(context.where, dropout_);
     check_shape(context.where, "gamma", in[1].shape, {cols});
     check_shape(context.where, "beta", in[2].shape, {cols});
     if (residual_) check_shape(context.where, "residual", in[3].shape, x.shape);

@@ -1,6 +1,9 @@
 #include "engine/ops/masked_lm.h"
 
+#include <string>
+
 #include "engine/dispatch.h"
+#include "kernels/core/error.h"
 #include "kernels/masked_lm.h"
 
 namespace electra {
@@ -16,6 +19,7 @@ class MaskedLmOp final : public Op {
 
   Signature infer(std::span<const TensorSpec> in, const TraceContext& context) const override {
     const int64_t slots = in[kTargets].shape.size(), vocab = options_.vocab_size;
+    if (vocab < 1) throw ShapeError(context.where, "expected a vocabulary of at least 1, got " + std::to_string(vocab));
     check_shape(context.where, "rows", in[kRows].shape, in[kTargets].shape);
     check_shape(context.where, "weights", in[kWeights].shape, in[kTargets].shape);
     Signature s;

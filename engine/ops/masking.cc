@@ -49,6 +49,10 @@ class CorruptTokensOp final : public Op {
   const char* name() const override { return "corrupt_tokens"; }
 
   Signature infer(std::span<const TensorSpec> in, const TraceContext& context) const override {
+    check_dtype(context.where, "ids", in[0].dtype, DType::i32);
+    check_dtype(context.where, "rows", in[1].dtype, DType::i32);
+    check_dtype(context.where, "weights", in[2].dtype, DType::f32);
+    check_dtype(context.where, "sampled_ids", in[3].dtype, DType::i32);
     check_shape(context.where, "weights", in[2].shape, in[1].shape);
     check_shape(context.where, "sampled_ids", in[3].shape, in[1].shape);
     Signature s;
@@ -76,6 +80,8 @@ class GatherRowsOp final : public Op {
   const char* name() const override { return "gather_rows"; }
 
   Signature infer(std::span<const TensorSpec> in, const TraceContext& context) const override {
+    check_dtype(context.where, "rows", in[1].dtype, DType::i32);
+    check_dtype(context.where, "weights", in[2].dtype, DType::f32);
     check_shape(context.where, "weights", in[2].shape, in[1].shape);
     Signature s;
     s.outputs = {{{in[1].shape.size(), in[0].shape[-1]}, in[0].dtype}};

@@ -63,5 +63,7 @@ struct Dropout {
   uint32_t keep_threshold() const { return static_cast<uint32_t>(std::lround(65536.0 * (1.0 - drop_p))); }
   double keep_scale() const { return 65536.0 / keep_threshold(); }
 };
+// Throws ConfigError unless drop_p is from 0 to 1 − 2^−17: above, not one of the 65,536 draws keeps an element.
+void check_dropout(std::string_view where, const Dropout& dropout);
 
 }  // namespace electra

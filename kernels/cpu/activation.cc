@@ -31,8 +31,7 @@ double cpu::gelu_slope(double x) {
 }
 
 template <> void gelu_forward<Backend::cpu>(const GeluForward& args, Stream& stream) {
-  check_shape("gelu", "y", args.y.shape, args.x.shape);
-  check_dtype("gelu", "y", args.y.dtype, args.x.dtype);
+  cpu::check_operand("gelu", "y", args.y, args.x.shape, args.x.dtype);
   const int64_t n = args.x.size();
   cpu::dispatch_float("gelu", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) {
@@ -47,11 +46,9 @@ template <> void gelu_forward<Backend::cpu>(const GeluForward& args, Stream& str
 }
 
 template <> void gelu_backward<Backend::cpu>(const GeluBackward& args, Stream& stream) {
-  check_shape("gelu", "dy", args.dy.shape, args.x.shape);
-  check_dtype("gelu", "dy", args.dy.dtype, args.x.dtype);
+  cpu::check_operand("gelu", "dy", args.dy, args.x.shape, args.x.dtype);
   if (args.dx_mode == GradMode::none) return;
-  check_shape("gelu", "dx", args.dx.shape, args.x.shape);
-  check_dtype("gelu", "dx", args.dx.dtype, args.x.dtype);
+  cpu::check_operand("gelu", "dx", args.dx, args.x.shape, args.x.dtype);
   const int64_t n = args.x.size();
   cpu::dispatch_float("gelu", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) {

@@ -27,16 +27,16 @@ struct Layout {
 };
 
 template <class Args> void check(const Args& a) {
-  if (a.num_heads < 1 || a.qkv.cols() % (3 * a.num_heads) != 0)
+  if (a.num_heads < 1) throw ShapeError("attention", "expected at least 1 head, got " + std::to_string(a.num_heads));
+  if (a.qkv.cols() % (3 * a.num_heads) != 0)
     throw ShapeError("attention", "qkv has shape " + a.qkv.shape.str() + ", expected columns divisible by 3 times " +
                                       std::to_string(a.num_heads) + " heads");
   const Layout l(a.qkv, a.sequence_offsets, a.num_heads);
   cpu::check_offsets("attention", a.sequence_offsets, l.rows);
-  if (a.dropout.active()) cpu::check_state("attention", a.state);
-  check_shape("attention", "context", a.context.shape, {l.rows, l.hidden});
-  check_shape("attention", "lse", a.lse.shape, {l.heads, l.rows});
-  check_dtype("attention", "context", a.context.dtype, a.qkv.dtype);
-  check_dtype("attention", "lse", a.lse.dtype, a.qkv.dtype);
+  cpu::check_draws("attention", a.dropout, a.state);
+  cpu::check_operand("attention", "qkv", a.qkv, {l.rows, l.width}, a.qkv.dtype);
+  cpu::check_operand("attention", "context", a.context, {l.rows, l.hidden}, a.qkv.dtype);
+  cpu::check_operand("attention", "lse", a.lse, {l.heads, l.rows}, a.qkv.dtype);
   for (int64_t s = 0; s < l.sequences; ++s)
     if (l.length(s) > a.max_seq_len)
       throw DataError("attention", "sequence " + std::to_string(s) + " has " + std::to_string(l.length(s)) +
@@ -123,18 +123,10 @@ void backward_oracle(const AttentionBackward& a) {
       }
 }
 
-cpu::DropoutRows dropout_rows(const Dropout& dropout, const StepState* state) {
-  if (!dropout.active()) return {};
-  return {.key = state->seed ^ dropout.site,
-          .step = state->step,
-          .threshold = dropout.keep_threshold(),
-          .scale = static_cast<float>(dropout.keep_scale())};
-}
-
 // A work item is one head of one sequence; its scores live in the worker's scratch.
 void forward(const AttentionForward& a, Stream& stream) {
   const Layout l(a.qkv, a.sequence_offsets, a.num_heads);
-  const cpu::DropoutRows dropout = dropout_rows(a.dropout, a.state);
+  const cpu::DropoutRows dropout = cpu::dropout_rows(a.dropout, a.state);
   const float scale = 1 / std::sqrt(static_cast<float>(l.head_dim));
   const uint32_t first = a.state ? a.state->first_sequence : 0;
   float* const scratch = Scratch(a.workspace).take<float>(0);
@@ -161,7 +153,7 @@ void forward(const AttentionForward& a, Stream& stream) {
 
 void backward(const AttentionBackward& a, Stream& stream) {
   const Layout l(a.qkv, a.sequence_offsets, a.num_heads);
-  const cpu::DropoutRows dropout = dropout_rows(a.dropout, a.state);
+  const cpu::DropoutRows dropout = cpu::dropout_rows(a.dropout, a.state);
   const float scale = 1 / std::sqrt(static_cast<float>(l.head_dim));
   const uint32_t first = a.state ? a.state->first_sequence : 0;
   const bool accumulate = a.dqkv_mode == GradMode::accumulate;
@@ -217,11 +209,9 @@ template <> void attention_forward<Backend::cpu>(const AttentionForward& args, S
 
 template <> void attention_backward<Backend::cpu>(const AttentionBackward& args, Stream& stream) {
   check(args);
-  check_shape("attention", "dcontext", args.dcontext.shape, args.context.shape);
-  check_dtype("attention", "dcontext", args.dcontext.dtype, args.qkv.dtype);
+  cpu::check_operand("attention", "dcontext", args.dcontext, args.context.shape, args.qkv.dtype);
   if (args.dqkv_mode == GradMode::none) return;
-  check_shape("attention", "dqkv", args.dqkv.shape, args.qkv.shape);
-  check_dtype("attention", "dqkv", args.dqkv.dtype, args.qkv.dtype);
+  cpu::check_operand("attention", "dqkv", args.dqkv, args.qkv.shape, args.qkv.dtype);
   cpu::check_workspace("attention", args.workspace,
                        attention_workspace(args.max_seq_len, 0, stream.pool().threads(), args.qkv.dtype));
   cpu::dispatch_float("attention", args.qkv.dtype, [&]<class T>() {

@@ -12,21 +12,25 @@
 namespace electra {
 namespace {
 
+using cpu::clear;
 using cpu::gemm_block;
 using cpu::items_of;
 using cpu::put;
+using cpu::put_sums;
 using cpu::Scratch;
+using cpu::used_rows;
 
 constexpr int64_t kRows = 128;              // rows of a work item: (128, C) of u stay in the second-level cache
 constexpr int64_t kOutputsPerItem = 64;     // rows of dweight of a work item
-
-int64_t used_rows(const Tensor& offsets) { return offsets.as<int32_t>()[offsets.size() - 1]; }
 
 // max(x, 0) − x z + log(1 + e^−|x|): no overflow for any logit.
 double cross_entropy(double logit, double label) {
   return std::max(logit, 0.0) - logit * label + std::log1p(std::exp(-std::abs(logit)));
 }
 double sigmoid(double x) { return x >= 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
+
+// Loss, counts and gradient see the same label.
+bool is_replaced(const Tensor& labels, int64_t row) { return labels.as<float>()[row] > 0.5f; }
 
 // Loss and counts of the logits, in row order: integers and one sum of doubles.
 template <class T> void count(const BinaryClassifierForward& a) {
@@ -35,7 +39,7 @@ template <class T> void count(const BinaryClassifierForward& a) {
   double loss = 0;
   for (int64_t r = 0; r < used_rows(a.sequence_offsets); ++r) {
     const double logit = static_cast<double>(a.logits.as<T>()[r]);
-    const bool label = a.labels.as<float>()[r] > 0.5f, predicted = logit > 0;
+    const bool label = is_replaced(a.labels, r), predicted = logit > 0;
     loss += cross_entropy(logit, label);
     n[0] += 1;
     n[1] += label;
@@ -49,10 +53,9 @@ template <class T> void count(const BinaryClassifierForward& a) {
   *a.loss.as<T>() = static_cast<T>(loss / a.state->disc_denominator);
 }
 
-// dloss/dlogit of a row: 0 beyond the last offset.
+// dloss/dlogit of a row.
 template <class T> T logit_gradient(const BinaryClassifierBackward& a, int64_t row) {
-  if (row >= used_rows(a.sequence_offsets)) return 0;
-  const double error = sigmoid(static_cast<double>(a.logits.as<T>()[row])) - static_cast<double>(a.labels.as<float>()[row]);
+  const double error = sigmoid(static_cast<double>(a.logits.as<T>()[row])) - (is_replaced(a.labels, row) ? 1 : 0);
   return static_cast<T>(static_cast<double>(*a.dloss.as<T>()) * error / a.state->disc_denominator);
 }
 
@@ -91,17 +94,14 @@ void forward(const BinaryClassifierForward& a, Stream& stream) {
 }
 
 void backward_oracle(const BinaryClassifierBackward& a) {
-  const int64_t rows = a.x.rows(), cols = a.x.cols();
+  const int64_t used = used_rows(a.sequence_offsets), cols = a.x.cols();
   const double *x = a.x.as<double>(), *weight = a.weight.as<double>();
-  const auto clear = [](const Tensor& t, GradMode mode) {
-    if (mode == GradMode::write) std::fill_n(t.as<double>(), t.size(), 0.0);
-  };
-  clear(a.dx, a.dx_mode);
-  clear(a.dweight, a.dweight_mode);
-  clear(a.dbias, a.dbias_mode);
-  clear(a.dout_weight, a.dout_weight_mode);
-  clear(a.dout_bias, a.dout_bias_mode);
-  for (int64_t r = 0; r < rows; ++r) {
+  clear<double>(a.dx, a.dx_mode);
+  clear<double>(a.dweight, a.dweight_mode);
+  clear<double>(a.dbias, a.dbias_mode);
+  clear<double>(a.dout_weight, a.dout_weight_mode);
+  clear<double>(a.dout_bias, a.dout_bias_mode);
+  for (int64_t r = 0; r < used; ++r) {
     const double g = logit_gradient<double>(a, r);
     if (a.dout_bias_mode != GradMode::none) *a.dout_bias.as<double>() += g;
     for (int64_t j = 0; j < cols; ++j) {
@@ -118,16 +118,16 @@ void backward_oracle(const BinaryClassifierBackward& a) {
   }
 }
 
-// Over rows: u again, du, dx and partial sums of dbias and dout_weight; then dweight over its rows, and the sums in order.
+// Over the used rows (others may hold anything): u again, du, dx and partial sums of dbias and dout_weight; then dweight over its rows, and the sums in order.
 void backward(const BinaryClassifierBackward& a, Stream& stream) {
-  const int64_t rows = a.x.rows(), cols = a.x.cols(), items = items_of(rows, kRows);
+  const int64_t used = used_rows(a.sequence_offsets), cols = a.x.cols(), items = items_of(used, kRows);
   Scratch scratch(a.workspace);
   float* const worker_u = scratch.take<float>(stream.pool().threads() * kRows * cols);
-  float* const du = scratch.take<float>(rows * cols);
-  float* const dlogit = scratch.take<float>(rows);
+  float* const du = scratch.take<float>(used * cols);
+  float* const dlogit = scratch.take<float>(used);
   float* const partial = scratch.take<float>(items * 2 * cols);  // (items, 2, cols): dbias, dout_weight
   stream.pool().parallel_for(items, [&](int64_t item, int worker) {
-    const int64_t r = item * kRows, n = std::min(kRows, rows - r);
+    const int64_t r = item * kRows, n = std::min(kRows, used - r);
     float* const u = worker_u + worker * kRows * cols;
     for (int64_t i = r; i < r + n; ++i) dlogit[i] = logit_gradient<float>(a, i);
     gemm_block({.m = n, .n = cols, .k = cols, .transpose_b = true, .lda = cols, .ldb = cols, .ldc = cols}, a.x.as<float>() + r * cols,
@@ -149,37 +149,32 @@ void backward(const BinaryClassifierBackward& a, Stream& stream) {
   stream.pool().parallel_for(items_of(cols, kOutputsPerItem), [&](int64_t item, int) {
     const int64_t j = item * kOutputsPerItem, n = std::min(kOutputsPerItem, cols - j);
     if (a.dweight_mode != GradMode::none)
-      gemm_block({.m = n, .n = cols, .k = rows, .transpose_a = true, .accumulate = a.dweight_mode == GradMode::accumulate,
+      gemm_block({.m = n, .n = cols, .k = used, .transpose_a = true, .accumulate = a.dweight_mode == GradMode::accumulate,
                   .lda = cols, .ldb = cols, .ldc = cols},
                  du + j, a.x.as<float>(), a.dweight.as<float>() + j * cols);
-    for (int64_t c = j; c < j + n; ++c) {
-      float dbias = 0, dout = 0;
-      for (int64_t i = 0; i < items; ++i) {
-        dbias += partial[i * 2 * cols + c];
-        dout += partial[(i * 2 + 1) * cols + c];
-      }
-      if (a.dbias_mode != GradMode::none) put(a.dbias.as<float>()[c], dbias, a.dbias_mode);
-      if (a.dout_weight_mode != GradMode::none) put(a.dout_weight.as<float>()[c], dout, a.dout_weight_mode);
-    }
+    put_sums(partial + j, items, 2 * cols, a.dbias.as<float>() + j, n, a.dbias_mode);
+    put_sums(partial + cols + j, items, 2 * cols, a.dout_weight.as<float>() + j, n, a.dout_weight_mode);
   });
+  if (a.dx_mode == GradMode::write) std::fill_n(a.dx.as<float>() + used * cols, a.dx.size() - used * cols, 0.0f);
   if (a.dout_bias_mode == GradMode::none) return;
   double dout_bias = 0;
-  for (int64_t r = 0; r < rows; ++r) dout_bias += static_cast<double>(dlogit[r]);
+  for (int64_t r = 0; r < used; ++r) dout_bias += static_cast<double>(dlogit[r]);
   put(*a.dout_bias.as<float>(), static_cast<float>(dout_bias), a.dout_bias_mode);
+}
+
+void check_operand(const char* what, const Tensor& operand, const Shape& shape, DType dtype) {
+  cpu::check_operand("binary_classifier", what, operand, shape, dtype);
 }
 
 template <class Args> void check(const Args& a) {
   const int64_t rows = a.x.rows(), cols = a.x.cols();
-  check_shape("binary_classifier", "weight", a.weight.shape, {cols, cols});
-  check_shape("binary_classifier", "bias", a.bias.shape, {cols});
-  check_shape("binary_classifier", "out_weight", a.out_weight.shape, {1, cols});
-  check_shape("binary_classifier", "labels", a.labels.shape, {rows});
-  check_shape("binary_classifier", "logits", a.logits.shape, {rows});
-  check_dtype("binary_classifier", "labels", a.labels.dtype, DType::f32);
-  check_dtype("binary_classifier", "weight", a.weight.dtype, a.x.dtype);
-  check_dtype("binary_classifier", "bias", a.bias.dtype, a.x.dtype);
-  check_dtype("binary_classifier", "out_weight", a.out_weight.dtype, a.x.dtype);
-  check_dtype("binary_classifier", "logits", a.logits.dtype, a.x.dtype);
+  const DType type = a.x.dtype;
+  check_operand("weight", a.weight, {cols, cols}, type);
+  check_operand("bias", a.bias, {cols}, type);
+  check_operand("out_weight", a.out_weight, {1, cols}, type);
+  check_operand("x", a.x, {rows, cols}, type);
+  check_operand("labels", a.labels, {rows}, DType::f32);
+  check_operand("logits", a.logits, {rows}, type);
   cpu::check_offsets("binary_classifier", a.sequence_offsets, rows);
   cpu::check_state("binary_classifier", a.state);
 }
@@ -194,14 +189,10 @@ size_t binary_classifier_workspace(int64_t rows, int64_t cols, int max_threads, 
 
 template <> void binary_classifier_forward<Backend::cpu>(const BinaryClassifierForward& args, Stream& stream) {
   check(args);
-  check_shape("binary_classifier", "out_bias", args.out_bias.shape, {1});
-  check_dtype("binary_classifier", "out_bias", args.out_bias.dtype, args.x.dtype);
-  check_shape("binary_classifier", "loss", args.loss.shape, {1});
-  check_dtype("binary_classifier", "loss", args.loss.dtype, args.x.dtype);
-  check_shape("binary_classifier", "loss_sum", args.loss_sum.shape, {1});
-  check_dtype("binary_classifier", "loss_sum", args.loss_sum.dtype, DType::f64);
-  check_shape("binary_classifier", "counts", args.counts.shape, {kBinaryCountsSize});
-  check_dtype("binary_classifier", "counts", args.counts.dtype, DType::i64);
+  check_operand("out_bias", args.out_bias, {1}, args.x.dtype);
+  check_operand("loss", args.loss, {1}, args.x.dtype);
+  check_operand("loss_sum", args.loss_sum, {1}, DType::f64);
+  check_operand("counts", args.counts, {kBinaryCountsSize}, DType::i64);
   cpu::check_workspace("binary_classifier", args.workspace,
                        binary_classifier_workspace(args.x.rows(), args.x.cols(), stream.pool().threads(), args.x.dtype));
   cpu::dispatch_float("binary_classifier", args.x.dtype, [&]<class T>() {
@@ -212,12 +203,9 @@ template <> void binary_classifier_forward<Backend::cpu>(const BinaryClassifierF
 
 template <> void binary_classifier_backward<Backend::cpu>(const BinaryClassifierBackward& args, Stream& stream) {
   check(args);
-  check_shape("binary_classifier", "dloss", args.dloss.shape, {1});
-  check_dtype("binary_classifier", "dloss", args.dloss.dtype, args.x.dtype);
+  check_operand("dloss", args.dloss, {1}, args.x.dtype);
   const auto check_gradient = [&](const char* what, GradMode mode, const Tensor& gradient, const Shape& expected) {
-    if (mode == GradMode::none) return;
-    check_shape("binary_classifier", what, gradient.shape, expected);
-    check_dtype("binary_classifier", what, gradient.dtype, args.x.dtype);
+    cpu::check_gradient("binary_classifier", what, mode, gradient, expected, args.x.dtype);
   };
   check_gradient("dx", args.dx_mode, args.dx, args.x.shape);
   check_gradient("dweight", args.dweight_mode, args.dweight, args.weight.shape);

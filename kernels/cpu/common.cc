@@ -26,9 +26,36 @@ double keep_factor(const Dropout& dropout, const StepState* state, Place place, 
   return draw16(bits, slot) < dropout.keep_threshold() ? dropout.keep_scale() : 0;
 }
 
+void put_sums(const float* partial, int64_t items, int64_t stride, float* gradient, int64_t cols, GradMode mode) {
+  if (mode == GradMode::none) return;
+  for (int64_t c = 0; c < cols; ++c) {
+    float sum = 0;
+    for (int64_t i = 0; i < items; ++i) sum += partial[i * stride + c];
+    put(gradient[c], sum, mode);
+  }
+}
+
+void check_operand(std::string_view op, std::string_view what, const Tensor& operand, const Shape& shape, DType dtype) {
+  check_shape(op, what, operand.shape, shape);
+  check_dtype(op, what, operand.dtype, dtype);
+  if (!operand && shape.size() > 0) throw ShapeError(op, std::string(what) + " has no memory, expected shape " + shape.str());
+}
+
+void check_gradient(std::string_view op, std::string_view what, GradMode mode, const Tensor& gradient, const Shape& shape, DType dtype) {
+  if (mode != GradMode::none) check_operand(op, what, gradient, shape, dtype);
+}
+
+void check_rows(std::string_view op, const Tensor& rows, const Tensor& weights, int64_t expected) {
+  for (int64_t i = 0; i < rows.size(); ++i) {
+    const int32_t row = rows.as<int32_t>()[i];
+    if (weights.as<float>()[i] != 0 && (row < 0 || row >= expected))
+      throw DataError(op, "row of slot " + std::to_string(i) + " is " + std::to_string(row) + ", expected 0 to " +
+                              std::to_string(expected - 1));
+  }
+}
+
 void check_offsets(std::string_view op, const Tensor& offsets, int64_t rows) {
-  check_dtype(op, "sequence_offsets", offsets.dtype, DType::i32);
-  check_shape(op, "sequence_offsets", offsets.shape, {std::max<int64_t>(1, offsets.size())});
+  check_operand(op, "sequence_offsets", offsets, {std::max<int64_t>(1, offsets.size())}, DType::i32);
   const int32_t* o = offsets.as<int32_t>();
   if (o[0] != 0) throw DataError(op, "expected the first offset to be 0, got " + std::to_string(o[0]));
   const int64_t sequences = offsets.size() - 1;
@@ -43,14 +70,28 @@ void check_state(std::string_view op, const StepState* state) {
   if (!state) throw ConfigError(op, "expected a step state, got none");
 }
 
+void check_draws(std::string_view op, const Dropout& dropout, const StepState* state) {
+  check_dropout(op, dropout);
+  if (dropout.active()) check_state(op, state);
+}
+
 void check_workspace(std::string_view op, const Tensor& workspace, size_t needed) {
   if (needed > 0 && (!workspace || workspace.bytes() < needed))
     throw ShapeError(op, "workspace has " + std::to_string(workspace ? workspace.bytes() : 0) + " bytes, expected at least " +
                              std::to_string(needed));
 }
 
+DropoutRows dropout_rows(const Dropout& dropout, const StepState* state) {
+  if (!dropout.active()) return {};
+  return {.key = state->seed ^ dropout.site,
+          .step = state->step,
+          .threshold = dropout.keep_threshold(),
+          .scale = static_cast<float>(dropout.keep_scale())};
+}
+
 DropoutBlock::DropoutBlock(const Dropout& dropout, const StepState* state, const Tensor& sequence_offsets, int64_t first_row,
-                           int64_t count) {
+                           int64_t count)
+    : rows(dropout_rows(dropout, state)) {
   if (!dropout.active()) return;
   PlaceCursor cursor(sequence_offsets, state, first_row);
   for (int64_t r = 0; r < count; ++r) {
@@ -58,12 +99,8 @@ DropoutBlock::DropoutBlock(const Dropout& dropout, const StepState* state, const
     sequence[r] = place.sequence;
     position[r] = place.position;
   }
-  rows = {.key = state->seed ^ dropout.site,
-          .step = state->step,
-          .threshold = dropout.keep_threshold(),
-          .scale = static_cast<float>(dropout.keep_scale()),
-          .sequence = sequence,
-          .position = position};
+  rows.sequence = sequence;
+  rows.position = position;
 }
 
 }  // namespace electra::cpu

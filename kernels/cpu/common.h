@@ -1,5 +1,6 @@
 // What the CPU kernels share: gradient modes, places of rows, dropout by the definition, dispatch on the element type.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -17,6 +18,11 @@ namespace electra::cpu {
 template <class T> void put(T& gradient, T value, GradMode mode) {
   if (mode == GradMode::write) gradient = value;
   else if (mode == GradMode::accumulate) gradient += value;
+}
+
+// Clears a gradient that is going to be added to, where it is to be written.
+template <class T> void clear(const Tensor& gradient, GradMode mode) {
+  if (mode == GradMode::write) std::fill_n(gradient.as<T>(), gradient.size(), T(0));
 }
 
 // Calls f.operator()<double>() or <float>(); anything else is a ShapeError naming the op.
@@ -53,6 +59,15 @@ double keep_factor(const Dropout& dropout, const StepState* state, Place place, 
 inline constexpr int64_t kRowsPerItem = 64;
 inline int64_t items_of(int64_t rows, int64_t rows_per_item) { return (rows + rows_per_item - 1) / rows_per_item; }
 
+// Rows before the last of sequence_offsets (sequences + 1) i32.
+inline int64_t used_rows(const Tensor& sequence_offsets) { return sequence_offsets.as<int32_t>()[sequence_offsets.size() - 1]; }
+
+// gradient (cols) takes the sum over items, in their order, of partial[item · stride + column].
+void put_sums(const float* partial, int64_t items, int64_t stride, float* gradient, int64_t cols, GradMode mode);
+
+// Parameters for the vector kernels, without places.
+DropoutRows dropout_rows(const Dropout& dropout, const StepState* state);
+
 // Places and parameters for the vector kernels, for at most kRowsPerItem rows from first_row.
 struct DropoutBlock {
   uint32_t sequence[kRowsPerItem], position[kRowsPerItem];
@@ -60,11 +75,22 @@ struct DropoutBlock {
   DropoutBlock(const Dropout& dropout, const StepState* state, const Tensor& sequence_offsets, int64_t first_row, int64_t count);
 };
 
+// Throws ShapeError unless the operand has this shape, type and, where the shape is not empty, memory.
+void check_operand(std::string_view op, std::string_view what, const Tensor& operand, const Shape& shape, DType dtype);
+// The same of a gradient that is asked for.
+void check_gradient(std::string_view op, std::string_view what, GradMode mode, const Tensor& gradient, const Shape& shape, DType dtype);
+
+// Throws DataError unless the row of every slot whose weight is not 0 is one of `expected` rows.
+void check_rows(std::string_view op, const Tensor& rows, const Tensor& weights, int64_t expected);
+
 // Throws unless offsets are (sequences + 1) i32, start at 0, never fall, and end at `rows` or before (values: DataError).
 void check_offsets(std::string_view op, const Tensor& offsets, int64_t rows);
 
 // Throws ConfigError when an op that needs the step's state has none.
 void check_state(std::string_view op, const StepState* state);
+
+// Throws ConfigError for a dropout that cannot be drawn, or one without a state.
+void check_draws(std::string_view op, const Dropout& dropout, const StepState* state);
 
 // Throws ShapeError when workspace is smaller than needed bytes.
 void check_workspace(std::string_view op, const Tensor& workspace, size_t needed);

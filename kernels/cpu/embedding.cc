@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "kernels/cpu/common.h"
@@ -9,15 +10,15 @@
 namespace electra {
 namespace {
 
+using cpu::clear;
 using cpu::items_of;
 using cpu::kRowsPerItem;
 using cpu::put;
+using cpu::put_sums;
 using cpu::Scratch;
+using cpu::used_rows;
 
 constexpr int64_t kIdsPerItem = 256;   // entries of the word table a work item owns
-constexpr int64_t kMostSegments = 8;   // that the workspace has room for; BERT has 2
-
-int64_t used_rows(const Tensor& offsets) { return offsets.as<int32_t>()[offsets.size() - 1]; }
 
 void check_ids(const char* what, const Tensor& ids, int64_t table) {
   for (int64_t r = 0; r < ids.size(); ++r)
@@ -95,10 +96,6 @@ void forward(const EmbeddingForward& a, Stream& stream) {
                                       .dropout = dropout.rows,
                                       .dropout_output = true});
   });
-}
-
-template <class T> void clear(const Tensor& gradient, GradMode mode) {
-  if (mode == GradMode::write) std::fill_n(gradient.as<T>(), gradient.size(), T(0));
 }
 
 void backward_oracle(const EmbeddingBackward& a) {
@@ -194,15 +191,8 @@ void backward(const EmbeddingBackward& a, Stream& stream) {
                                                .dropout = dropout.rows,
                                                .dropout_output = true});
   });
-  for (int64_t c = 0; c < cols; ++c) {
-    float dgamma = 0, dbeta = 0;
-    for (int64_t i = 0; i < items; ++i) {
-      dgamma += s.partial[i * 2 * cols + c];
-      dbeta += s.partial[(i * 2 + 1) * cols + c];
-    }
-    if (a.dgamma_mode != GradMode::none) put(a.dgamma.as<float>()[c], dgamma, a.dgamma_mode);
-    if (a.dbeta_mode != GradMode::none) put(a.dbeta.as<float>()[c], dbeta, a.dbeta_mode);
-  }
+  put_sums(s.partial, items, 2 * cols, a.dgamma.as<float>(), cols, a.dgamma_mode);
+  put_sums(s.partial + cols, items, 2 * cols, a.dbeta.as<float>(), cols, a.dbeta_mode);
   if (a.dword_mode != GradMode::none) {
     sort_rows_by_id(embedded.ids, rows, vocab, s.starts, s.order);
     stream.pool().parallel_for(items_of(vocab, kIdsPerItem), [&](int64_t item, int) {
@@ -231,23 +221,26 @@ void backward(const EmbeddingBackward& a, Stream& stream) {
   }
 }
 
-void check_operand(const char* name, const Tensor& tensor, const Shape& shape, DType dtype) {
-  check_shape("embedding", name, tensor.shape, shape);
-  check_dtype("embedding", name, tensor.dtype, dtype);
-}
-
 template <class Args> void check_operands(const Args& a) {
   const int64_t rows = a.ids.size(), cols = a.word.cols();
   const DType type = a.word.dtype;
-  check_operand("ids", a.ids, {rows}, DType::i32);
-  check_operand("segments", a.segments, {rows}, DType::i32);
-  check_operand("position", a.position, {a.position.shape[0], cols}, type);
-  check_operand("segment", a.segment, {a.segment.shape[0], cols}, type);
-  check_operand("gamma", a.gamma, {cols}, type);
-  check_operand("mean", a.mean, {rows}, type);
-  check_operand("rstd", a.rstd, {rows}, type);
+  cpu::check_operand("embedding", "ids", a.ids, {rows}, DType::i32);
+  cpu::check_operand("embedding", "segments", a.segments, {rows}, DType::i32);
+  cpu::check_operand("embedding", "word", a.word, {a.word.rows(), cols}, type);
+  cpu::check_operand("embedding", "position", a.position, {a.position.rows(), cols}, type);
+  cpu::check_operand("embedding", "segment", a.segment, {a.segment.rows(), cols}, type);
+  cpu::check_operand("embedding", "gamma", a.gamma, {cols}, type);
+  cpu::check_operand("embedding", "mean", a.mean, {rows}, type);
+  cpu::check_operand("embedding", "rstd", a.rstd, {rows}, type);
   cpu::check_offsets("embedding", a.sequence_offsets, rows);
-  if (a.dropout.active()) cpu::check_state("embedding", a.state);
+  cpu::check_draws("embedding", a.dropout, a.state);
+  const auto check_entries = [](const char* what, const Tensor& table, int64_t most) {
+    if (table.rows() < 1 || table.rows() > most)
+      throw ShapeError("embedding", std::string(what) + " has shape " + table.shape.str() + ", expected 1 to " + std::to_string(most) + " rows");
+  };
+  check_entries("word", a.word, std::numeric_limits<int32_t>::max());
+  check_entries("position", a.position, std::numeric_limits<int32_t>::max());
+  check_entries("segment", a.segment, kMaxSegments);
 }
 
 }  // namespace
@@ -255,13 +248,13 @@ template <class Args> void check_operands(const Args& a) {
 size_t embedding_backward_workspace(int64_t rows, int64_t vocab_size, int64_t cols, DType dtype) {
   if (dtype == DType::f64) return Scratch::bytes<double>(cols);
   return 2 * Scratch::bytes<float>(rows * cols) + Scratch::bytes<float>(items_of(rows, kRowsPerItem) * 2 * cols) +
-         Scratch::bytes<int32_t>(vocab_size + 1) + Scratch::bytes<int32_t>(rows) + Scratch::bytes<float>(kMostSegments * cols);
+         Scratch::bytes<int32_t>(vocab_size + 1) + Scratch::bytes<int32_t>(rows) + Scratch::bytes<float>(kMaxSegments * cols);
 }
 
 template <> void embedding_forward<Backend::cpu>(const EmbeddingForward& args, Stream& stream) {
   check_operands(args);
-  check_operand("beta", args.beta, args.gamma.shape, args.word.dtype);
-  check_operand("y", args.y, {args.ids.size(), args.word.cols()}, args.word.dtype);
+  cpu::check_operand("embedding", "beta", args.beta, args.gamma.shape, args.word.dtype);
+  cpu::check_operand("embedding", "y", args.y, {args.ids.size(), args.word.cols()}, args.word.dtype);
   check_ids("id", args.ids, args.word.shape[0]);
   check_ids("segment", args.segments, args.segment.shape[0]);
   check_positions(args.sequence_offsets, args.position.shape[0]);
@@ -275,14 +268,12 @@ template <> void embedding_forward<Backend::cpu>(const EmbeddingForward& args, S
 template <> void embedding_backward<Backend::cpu>(const EmbeddingBackward& args, Stream& stream) {
   const DType type = args.word.dtype;
   check_operands(args);
-  check_operand("dy", args.dy, {args.ids.size(), args.word.cols()}, type);
-  if (args.dword_mode != GradMode::none) check_operand("dword", args.dword, args.word.shape, type);
-  if (args.dposition_mode != GradMode::none) check_operand("dposition", args.dposition, args.position.shape, type);
-  if (args.dsegment_mode != GradMode::none) check_operand("dsegment", args.dsegment, args.segment.shape, type);
-  if (args.dgamma_mode != GradMode::none) check_operand("dgamma", args.dgamma, args.gamma.shape, type);
-  if (args.dbeta_mode != GradMode::none) check_operand("dbeta", args.dbeta, args.gamma.shape, type);
-  if (args.segment.shape[0] > kMostSegments)
-    throw ShapeError("embedding", "segment has shape " + args.segment.shape.str() + ", expected at most 8 rows");
+  cpu::check_operand("embedding", "dy", args.dy, {args.ids.size(), args.word.cols()}, type);
+  cpu::check_gradient("embedding", "dword", args.dword_mode, args.dword, args.word.shape, type);
+  cpu::check_gradient("embedding", "dposition", args.dposition_mode, args.dposition, args.position.shape, type);
+  cpu::check_gradient("embedding", "dsegment", args.dsegment_mode, args.dsegment, args.segment.shape, type);
+  cpu::check_gradient("embedding", "dgamma", args.dgamma_mode, args.dgamma, args.gamma.shape, type);
+  cpu::check_gradient("embedding", "dbeta", args.dbeta_mode, args.dbeta, args.gamma.shape, type);
   cpu::check_workspace("embedding", args.workspace, embedding_backward_workspace(args.ids.size(), args.word.shape[0], args.word.cols(), type));
   cpu::dispatch_float("embedding", args.word.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);

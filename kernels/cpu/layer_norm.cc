@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <initializer_list>
 
 #include "kernels/cpu/common.h"
 
@@ -12,6 +11,7 @@ namespace {
 using cpu::items_of;
 using cpu::kRowsPerItem;
 using cpu::put;
+using cpu::put_sums;
 using cpu::Scratch;
 
 void forward_oracle(const LayerNormForward& a) {
@@ -77,10 +77,9 @@ void backward_oracle(const LayerNormBackward& a) {
     }
     for (int64_t c = 0; c < cols; ++c) {
       const double d = a.rstd.as<double>()[r] * (dy[r * cols + c] * gamma[c] - average - xhat(r, c) * average_xhat);
-      if (a.dresidual_mode != GradMode::none) put(a.dresidual.as<double>()[r * cols + c], d, a.dresidual_mode);
-      if (a.dx_mode == GradMode::none) continue;
       const double keep = cpu::keep_factor(a.dropout, a.state, place, static_cast<uint32_t>(c / 8), static_cast<int>(c % 8));
-      put(a.dx.as<double>()[r * cols + c], d * keep, a.dx_mode);
+      if (a.dx_mode != GradMode::none) put(a.dx.as<double>()[r * cols + c], d * keep, a.dx_mode);
+      if (a.dresidual_mode != GradMode::none) put(a.dresidual.as<double>()[r * cols + c], d, a.dresidual_mode);
     }
   }
   for (int64_t c = 0; c < cols; ++c) {
@@ -120,30 +119,13 @@ void backward(const LayerNormBackward& a, Stream& stream) {
          .dropout = dropout.rows,
          .dropout_output = false});
   });
-  for (int64_t c = 0; c < cols; ++c) {
-    float dgamma = 0, dbeta = 0;
-    for (int64_t i = 0; i < items; ++i) {
-      dgamma += partial[i * 2 * cols + c];
-      dbeta += partial[(i * 2 + 1) * cols + c];
-    }
-    if (a.dgamma_mode != GradMode::none) put(a.dgamma.as<float>()[c], dgamma, a.dgamma_mode);
-    if (a.dbeta_mode != GradMode::none) put(a.dbeta.as<float>()[c], dbeta, a.dbeta_mode);
-  }
+  put_sums(partial, items, 2 * cols, a.dgamma.as<float>(), cols, a.dgamma_mode);
+  put_sums(partial + cols, items, 2 * cols, a.dbeta.as<float>(), cols, a.dbeta_mode);
 }
 
-struct NamedTensor {
-  const char* name;
-  const Tensor& tensor;
-};
-void check_dtypes(std::initializer_list<NamedTensor> operands, DType expected) {
-  for (const NamedTensor& operand : operands)
-    if (operand.tensor) check_dtype("layer_norm", operand.name, operand.tensor.dtype, expected);
-}
-
-void check_dropout(const Dropout& dropout, const Tensor& sequence_offsets, int64_t rows, const StepState* state) {
-  if (!dropout.active()) return;
-  cpu::check_state("layer_norm", state);
-  cpu::check_offsets("layer_norm", sequence_offsets, rows);
+void check_random(const Dropout& dropout, const Tensor& sequence_offsets, int64_t rows, const StepState* state) {
+  cpu::check_draws("layer_norm", dropout, state);
+  if (dropout.active()) cpu::check_offsets("layer_norm", sequence_offsets, rows);
 }
 
 }  // namespace
@@ -154,17 +136,19 @@ size_t layer_norm_backward_workspace(int64_t rows, int64_t cols, DType dtype) {
 
 template <> void layer_norm_forward<Backend::cpu>(const LayerNormForward& args, Stream& stream) {
   const int64_t cols = args.x.cols();
-  check_shape("layer_norm", "gamma", args.gamma.shape, {cols});
-  check_shape("layer_norm", "beta", args.beta.shape, {cols});
-  check_shape("layer_norm", "y", args.y.shape, args.x.shape);
-  check_shape("layer_norm", "mean", args.mean.shape, {args.x.rows()});
-  check_shape("layer_norm", "rstd", args.rstd.shape, {args.x.rows()});
-  if (args.residual) check_shape("layer_norm", "residual", args.residual.shape, args.x.shape);
-  if (args.sum) check_shape("layer_norm", "sum", args.sum.shape, args.x.shape);
-  check_dtypes({{"gamma", args.gamma}, {"beta", args.beta}, {"residual", args.residual}, {"y", args.y}, {"sum", args.sum},
-                {"mean", args.mean}, {"rstd", args.rstd}},
-               args.x.dtype);
-  check_dropout(args.dropout, args.sequence_offsets, args.x.rows(), args.state);
+  const Shape whole{args.x.rows(), cols}, rows{args.x.rows()};
+  const auto check = [&](const char* what, const Tensor& t, const Shape& shape) {
+    cpu::check_operand("layer_norm", what, t, shape, args.x.dtype);
+  };
+  check("gamma", args.gamma, {cols});
+  check("beta", args.beta, {cols});
+  check("x", args.x, whole);
+  check("y", args.y, whole);
+  check("mean", args.mean, rows);
+  check("rstd", args.rstd, rows);
+  if (args.residual) check("residual", args.residual, whole);
+  if (args.sum) check("sum", args.sum, whole);
+  check_random(args.dropout, args.sequence_offsets, args.x.rows(), args.state);
   cpu::dispatch_float("layer_norm", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) forward_oracle(args);
     else forward(args, stream);
@@ -173,18 +157,20 @@ template <> void layer_norm_forward<Backend::cpu>(const LayerNormForward& args, 
 
 template <> void layer_norm_backward<Backend::cpu>(const LayerNormBackward& args, Stream& stream) {
   const int64_t rows = args.dy.rows(), cols = args.dy.cols();
-  check_shape("layer_norm", "sum", args.sum.shape, args.dy.shape);
-  check_shape("layer_norm", "gamma", args.gamma.shape, {cols});
-  check_shape("layer_norm", "mean", args.mean.shape, {rows});
-  check_shape("layer_norm", "rstd", args.rstd.shape, {rows});
-  if (args.dx_mode != GradMode::none) check_shape("layer_norm", "dx", args.dx.shape, args.dy.shape);
-  if (args.dresidual_mode != GradMode::none) check_shape("layer_norm", "dresidual", args.dresidual.shape, args.dy.shape);
-  if (args.dgamma_mode != GradMode::none) check_shape("layer_norm", "dgamma", args.dgamma.shape, {cols});
-  if (args.dbeta_mode != GradMode::none) check_shape("layer_norm", "dbeta", args.dbeta.shape, {cols});
-  check_dtypes({{"sum", args.sum}, {"gamma", args.gamma}, {"mean", args.mean}, {"rstd", args.rstd}, {"dx", args.dx},
-                {"dresidual", args.dresidual}, {"dgamma", args.dgamma}, {"dbeta", args.dbeta}},
-               args.dy.dtype);
-  check_dropout(args.dropout, args.sequence_offsets, rows, args.state);
+  const Shape whole{rows, cols};
+  const auto check = [&](const char* what, const Tensor& t, const Shape& shape, GradMode mode = GradMode::write) {
+    cpu::check_gradient("layer_norm", what, mode, t, shape, args.dy.dtype);
+  };
+  check("dy", args.dy, whole);
+  check("sum", args.sum, whole);
+  check("gamma", args.gamma, {cols});
+  check("mean", args.mean, {rows});
+  check("rstd", args.rstd, {rows});
+  check("dx", args.dx, whole, args.dx_mode);
+  check("dresidual", args.dresidual, whole, args.dresidual_mode);
+  check("dgamma", args.dgamma, {cols}, args.dgamma_mode);
+  check("dbeta", args.dbeta, {cols}, args.dbeta_mode);
+  check_random(args.dropout, args.sequence_offsets, rows, args.state);
   cpu::check_workspace("layer_norm", args.workspace, layer_norm_backward_workspace(rows, cols, args.dy.dtype));
   cpu::dispatch_float("layer_norm", args.dy.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);

@@ -14,16 +14,12 @@ namespace {
 using cpu::gemm_block;
 using cpu::items_of;
 using cpu::put;
+using cpu::put_sums;
 using cpu::Scratch;
 
 // Rows of x a work item multiplies, and rows of the weight a work item of dweight owns: functions of the shape alone.
 int64_t rows_per_item(int64_t rows) { return rows >= 2048 ? 256 : 64; }
 int64_t outputs_per_item(int64_t out) { return out >= 512 ? 128 : 64; }
-
-void check_operand(const char* name, const Tensor& tensor, const Shape& shape, DType dtype) {
-  check_shape("linear", name, tensor.shape, shape);
-  check_dtype("linear", name, tensor.dtype, dtype);
-}
 
 void forward_oracle(const LinearForward& a) {
   const int64_t rows = a.x.rows(), in = a.x.cols(), out = a.weight.shape[0];
@@ -98,11 +94,7 @@ void backward(const LinearBackward& a, Stream& stream) {
       gemm_block({.m = n, .n = in, .k = rows, .transpose_a = true, .accumulate = a.dweight_mode == GradMode::accumulate,
                   .lda = out, .ldb = in, .ldc = in},
                  du + j, a.x.as<float>(), a.dweight.as<float>() + j * in);
-    for (int64_t c = j; a.dbias_mode != GradMode::none && c < j + n; ++c) {
-      float sum = 0;
-      for (int64_t i = 0; i < items; ++i) sum += partial[i * out + c];
-      put(a.dbias.as<float>()[c], sum, a.dbias_mode);
-    }
+    put_sums(partial + j, items, out, a.dbias.as<float>() + j, n, a.dbias_mode);
   });
 }
 
@@ -116,10 +108,10 @@ size_t linear_backward_workspace(int64_t rows, int64_t, int64_t out, Epilogue ep
 
 template <> void linear_forward<Backend::cpu>(const LinearForward& args, Stream& stream) {
   const int64_t rows = args.x.rows(), out = args.weight.shape[0];
-  check_operand("weight", args.weight, {out, args.x.cols()}, args.x.dtype);
-  check_operand("y", args.y, {rows, out}, args.x.dtype);
-  if (args.epilogue != Epilogue::none) check_operand("bias", args.bias, {out}, args.x.dtype);
-  if (args.u) check_operand("u", args.u, {rows, out}, args.x.dtype);
+  cpu::check_operand("linear", "weight", args.weight, {out, args.x.cols()}, args.x.dtype);
+  cpu::check_operand("linear", "y", args.y, {rows, out}, args.x.dtype);
+  if (args.epilogue != Epilogue::none) cpu::check_operand("linear", "bias", args.bias, {out}, args.x.dtype);
+  if (args.u) cpu::check_operand("linear", "u", args.u, {rows, out}, args.x.dtype);
   if (args.u && args.epilogue != Epilogue::bias_gelu)
     throw ShapeError("linear", "expected u only with the bias_gelu epilogue, got one of shape " + args.u.shape.str());
   cpu::dispatch_float("linear", args.x.dtype, [&]<class T>() {
@@ -130,12 +122,12 @@ template <> void linear_forward<Backend::cpu>(const LinearForward& args, Stream&
 
 template <> void linear_backward<Backend::cpu>(const LinearBackward& args, Stream& stream) {
   const int64_t rows = args.x.rows(), in = args.x.cols(), out = args.weight.shape[0];
-  check_operand("weight", args.weight, {out, in}, args.x.dtype);
-  check_operand("dy", args.dy, {rows, out}, args.x.dtype);
-  if (args.epilogue == Epilogue::bias_gelu) check_operand("u", args.u, {rows, out}, args.x.dtype);
-  if (args.dx_mode != GradMode::none) check_operand("dx", args.dx, {rows, in}, args.x.dtype);
-  if (args.dweight_mode != GradMode::none) check_operand("dweight", args.dweight, {out, in}, args.x.dtype);
-  if (args.dbias_mode != GradMode::none) check_operand("dbias", args.dbias, {out}, args.x.dtype);
+  cpu::check_operand("linear", "weight", args.weight, {out, in}, args.x.dtype);
+  cpu::check_operand("linear", "dy", args.dy, {rows, out}, args.x.dtype);
+  if (args.epilogue == Epilogue::bias_gelu) cpu::check_operand("linear", "u", args.u, {rows, out}, args.x.dtype);
+  cpu::check_gradient("linear", "dx", args.dx_mode, args.dx, {rows, in}, args.x.dtype);
+  cpu::check_gradient("linear", "dweight", args.dweight_mode, args.dweight, {out, in}, args.x.dtype);
+  cpu::check_gradient("linear", "dbias", args.dbias_mode, args.dbias, {out}, args.x.dtype);
   cpu::check_workspace("linear", args.workspace, linear_backward_workspace(rows, in, out, args.epilogue, args.x.dtype));
   cpu::dispatch_float("linear", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);

@@ -13,6 +13,7 @@
 namespace electra {
 namespace {
 
+using cpu::clear;
 using cpu::gemm_block;
 using cpu::items_of;
 using cpu::put;
@@ -209,9 +210,7 @@ void forward(const MaskedLmForward& a, Stream& stream) {
                                         .target_logit = target_logit + k,
                                         .argmax = c.argmax + k,
                                         .best = c.best + k,
-                                        .best_id = c.best_id + k,
-                                        .logits_out = nullptr,
-                                        .out_stride = 0});
+                                        .best_id = c.best_id + k});
       if (!a.logits) continue;
       for (int64_t i = 0; i < n; ++i)
         for (int64_t v = 0; v < width; ++v)
@@ -259,12 +258,9 @@ void uniform_forward(const MaskedLmForward& a, Stream& stream) {
 void backward_oracle(const MaskedLmBackward& a) {
   const int64_t slots = a.hidden.rows(), vocab = a.word.rows(), cols = a.hidden.cols();
   const double *hidden = a.hidden.as<double>(), *word = a.word.as<double>();
-  const auto clear = [](const Tensor& t, GradMode mode) {
-    if (mode == GradMode::write) std::fill_n(t.as<double>(), t.size(), 0.0);
-  };
-  clear(a.dhidden, a.dhidden_mode);
-  clear(a.dword, a.dword_mode);
-  clear(a.dbias, a.dbias_mode);
+  clear<double>(a.dhidden, a.dhidden_mode);
+  clear<double>(a.dword, a.dword_mode);
+  clear<double>(a.dbias, a.dbias_mode);
   double* const dlogit = Scratch(a.workspace).take<double>(vocab);
   for (int64_t i = 0; i < slots; ++i) {
     const double factor = *a.dloss.as<double>() * a.weights.as<float>()[i] / a.state->masked_lm_denominator;
@@ -339,7 +335,7 @@ void backward(const MaskedLmBackward& a, Stream& stream) {
     }
   });
   if (a.dhidden_mode == GradMode::none) return;
-  if (a.dhidden_mode == GradMode::write) std::fill_n(a.dhidden.as<float>(), a.dhidden.size(), 0.0f);
+  clear<float>(a.dhidden, a.dhidden_mode);
   stream.pool().parallel_for(items_of(used.count, cpu::kRowsPerItem), [&](int64_t item, int) {
     const int64_t end = std::min(used.count, (item + 1) * cpu::kRowsPerItem);
     for (int64_t k = item * cpu::kRowsPerItem; k < end; ++k)
@@ -347,12 +343,6 @@ void backward(const MaskedLmBackward& a, Stream& stream) {
         for (int64_t c = 0; c < cols; ++c)
           a.dhidden.as<float>()[used.slot[k] * cols + c] += partial[(group * slots + k) * cols + c];
   });
-}
-
-void check_slots(const Tensor& targets, const Tensor& weights) {
-  check_shape("masked_lm", "weights", weights.shape, targets.shape);
-  check_dtype("masked_lm", "targets", targets.dtype, DType::i32);
-  check_dtype("masked_lm", "weights", weights.dtype, DType::f32);
 }
 
 void check_targets(const Tensor& targets, const Tensor& weights, int64_t vocab) {
@@ -376,31 +366,30 @@ size_t masked_lm_workspace(int64_t slots, int64_t vocab_size, int64_t cols, int 
 }
 
 template <> void masked_lm_forward<Backend::cpu>(const MaskedLmForward& args, Stream& stream) {
-  const Shape slots = args.targets.shape;
-  check_shape("masked_lm", "rows", args.rows.shape, slots);
-  check_shape("masked_lm", "sampled_ids", args.sampled_ids.shape, slots);
-  check_shape("masked_lm", "lse", args.lse.shape, slots);
-  check_shape("masked_lm", "sums", args.sums.shape, {kMaskedLmSums});
+  const Shape slots{args.targets.size()};
+  const DType type = args.loss.dtype;
+  const auto check = [](const char* what, const Tensor& t, const Shape& shape, DType dtype) {
+    cpu::check_operand("masked_lm", what, t, shape, dtype);
+  };
+  if (args.vocab_size < 1)
+    throw ShapeError("masked_lm", "expected a vocabulary of at least 1, got " + std::to_string(args.vocab_size));
+  check("targets", args.targets, slots, DType::i32);
+  check("rows", args.rows, slots, DType::i32);
+  check("weights", args.weights, slots, DType::f32);
+  check("loss", args.loss, {1}, type);
+  check("lse", args.lse, slots, type);
+  check("sampled_ids", args.sampled_ids, slots, DType::i32);
+  check("sums", args.sums, {kMaskedLmSums}, DType::f64);
   int64_t cols = 0;
   if (!args.uniform) {
     cols = args.hidden.cols();
-    check_shape("masked_lm", "hidden", args.hidden.shape, {slots.size(), cols});
-    check_shape("masked_lm", "word", args.word.shape, {args.vocab_size, cols});
-    check_shape("masked_lm", "bias", args.bias.shape, {args.vocab_size});
-    check_dtype("masked_lm", "hidden", args.hidden.dtype, args.loss.dtype);
-    check_dtype("masked_lm", "word", args.word.dtype, args.loss.dtype);
-    check_dtype("masked_lm", "bias", args.bias.dtype, args.loss.dtype);
+    check("hidden", args.hidden, {slots.size(), cols}, type);
+    check("word", args.word, {args.vocab_size, cols}, type);
+    check("bias", args.bias, {args.vocab_size}, type);
   }
-  check_dtype("masked_lm", "lse", args.lse.dtype, args.loss.dtype);
-  check_dtype("masked_lm", "sums", args.sums.dtype, DType::f64);
-  check_slots(args.targets, args.weights);
-  check_dtype("masked_lm", "rows", args.rows.dtype, DType::i32);
-  check_dtype("masked_lm", "sampled_ids", args.sampled_ids.dtype, DType::i32);
-  if (args.logits) {
-    check_shape("masked_lm", "logits", args.logits.shape, {slots.size(), args.vocab_size});
-    check_dtype("masked_lm", "logits", args.logits.dtype, args.loss.dtype);
-  }
-  check_dtype("masked_lm", "sequence_offsets", args.sequence_offsets.dtype, DType::i32);
+  if (args.logits) check("logits", args.logits, {slots.size(), args.vocab_size}, type);
+  cpu::check_offsets("masked_lm", args.sequence_offsets, std::numeric_limits<int32_t>::max());
+  cpu::check_rows("masked_lm", args.rows, args.weights, cpu::used_rows(args.sequence_offsets));
   cpu::check_state("masked_lm", args.state);
   if (!(args.temperature > 0)) throw ConfigError("masked_lm", "expected a temperature above 0, got " + std::to_string(args.temperature));
   check_targets(args.targets, args.weights, args.vocab_size);
@@ -415,25 +404,21 @@ template <> void masked_lm_forward<Backend::cpu>(const MaskedLmForward& args, St
 
 template <> void masked_lm_backward<Backend::cpu>(const MaskedLmBackward& args, Stream& stream) {
   const int64_t slots = args.hidden.rows(), vocab = args.word.rows(), cols = args.hidden.cols();
-  check_shape("masked_lm", "word", args.word.shape, {vocab, cols});
-  check_shape("masked_lm", "bias", args.bias.shape, {vocab});
-  check_shape("masked_lm", "targets", args.targets.shape, {slots});
-  check_slots(args.targets, args.weights);
-  check_targets(args.targets, args.weights, vocab);
-  check_shape("masked_lm", "lse", args.lse.shape, {slots});
-  check_shape("masked_lm", "dloss", args.dloss.shape, {1});
-  const auto check_gradient = [&](const char* what, GradMode mode, const Tensor& gradient, const Shape& expected) {
-    if (mode == GradMode::none) return;
-    check_shape("masked_lm", what, gradient.shape, expected);
-    check_dtype("masked_lm", what, gradient.dtype, args.hidden.dtype);
+  const DType type = args.hidden.dtype;
+  const auto check = [](const char* what, const Tensor& t, const Shape& shape, DType dtype, GradMode mode = GradMode::write) {
+    cpu::check_gradient("masked_lm", what, mode, t, shape, dtype);
   };
-  check_gradient("dhidden", args.dhidden_mode, args.dhidden, args.hidden.shape);
-  check_gradient("dword", args.dword_mode, args.dword, args.word.shape);
-  check_gradient("dbias", args.dbias_mode, args.dbias, {vocab});
-  check_dtype("masked_lm", "word", args.word.dtype, args.hidden.dtype);
-  check_dtype("masked_lm", "bias", args.bias.dtype, args.hidden.dtype);
-  check_dtype("masked_lm", "lse", args.lse.dtype, args.hidden.dtype);
-  check_dtype("masked_lm", "dloss", args.dloss.dtype, args.hidden.dtype);
+  check("hidden", args.hidden, {slots, cols}, type);
+  check("word", args.word, {vocab, cols}, type);
+  check("bias", args.bias, {vocab}, type);
+  check("targets", args.targets, {slots}, DType::i32);
+  check("weights", args.weights, {slots}, DType::f32);
+  check_targets(args.targets, args.weights, vocab);
+  check("lse", args.lse, {slots}, type);
+  check("dloss", args.dloss, {1}, type);
+  check("dhidden", args.dhidden, {slots, cols}, type, args.dhidden_mode);
+  check("dword", args.dword, {vocab, cols}, type, args.dword_mode);
+  check("dbias", args.dbias, {vocab}, type, args.dbias_mode);
   cpu::check_state("masked_lm", args.state);
   cpu::check_workspace("masked_lm", args.workspace,
                        masked_lm_workspace(slots, vocab, cols, stream.pool().threads(), args.hidden.dtype));

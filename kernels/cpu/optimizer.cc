@@ -60,7 +60,9 @@ size_t grad_norm_workspace(int64_t elements) { return Scratch::bytes<double>(ite
 
 template <> void grad_norm<Backend::cpu>(const GradNormArgs& args, Stream& stream) {
   const int64_t n = args.grad.size(), items = items_of(n, kElementsPerItem);
-  check_shape("grad_norm", "loss", args.loss.shape, {1});
+  cpu::check_operand("grad_norm", "grad", args.grad, {n}, args.grad.dtype);
+  cpu::check_operand("grad_norm", "loss", args.loss, {1}, args.loss.dtype == DType::f64 ? DType::f64 : DType::f32);
+  if (!args.result) throw ConfigError("grad_norm", "expected a place for the result, got none");
   cpu::check_workspace("grad_norm", args.workspace, grad_norm_workspace(n));
   double* const partial = Scratch(args.workspace).take<double>(items);
   cpu::dispatch_float("grad_norm", args.grad.dtype, [&]<class T>() {
@@ -83,14 +85,16 @@ template <> void grad_norm<Backend::cpu>(const GradNormArgs& args, Stream& strea
 }
 
 template <> void adamw<Backend::cpu>(const AdamW& args, Stream& stream) {
-  const auto check_buffer = [&](const char* what, const Tensor& buffer) {
-    check_shape("adamw", what, buffer.shape, args.param.shape);
-    check_dtype("adamw", what, buffer.dtype, args.param.dtype);
+  const auto check = [&](const char* what, const Tensor& buffer) {
+    cpu::check_operand("adamw", what, buffer, {args.param.size()}, args.param.dtype);
   };
-  check_buffer("grad", args.grad);
-  check_buffer("m", args.m);
-  check_buffer("v", args.v);
+  check("param", args.param);
+  check("grad", args.grad);
+  check("m", args.m);
+  check("v", args.v);
   cpu::check_state("adamw", args.state);
+  if (!args.group_ids || !args.groups) throw ConfigError("adamw", "expected group ids and groups, got none");
+  if (!args.grad_norm) throw ConfigError("adamw", "expected the result of grad_norm, got none");
   if (!args.grad_norm->finite) return;
   const double correction1 = args.bias_correction ? 1 - std::pow(args.beta1, args.state->adam_step) : 1;
   const double correction2 = args.bias_correction ? 1 - std::pow(args.beta2, args.state->adam_step) : 1;

@@ -20,9 +20,8 @@ template <class T> void backward(const WeightedSumBackward& a) {
   gradient<T>(a.db, a.weight_b * d, a.db_mode);
 }
 
-void check_scalar(const char* what, const Tensor& scalar, DType dtype) {
-  check_shape("weighted_sum", what, scalar.shape, {1});
-  check_dtype("weighted_sum", what, scalar.dtype, dtype);
+void check_scalar(const char* what, const Tensor& scalar, DType dtype, GradMode mode = GradMode::write) {
+  cpu::check_gradient("weighted_sum", what, mode, scalar, {1}, dtype);
 }
 
 }  // namespace
@@ -36,8 +35,8 @@ template <> void weighted_sum<Backend::cpu>(const WeightedSum& args, Stream&) {
 
 template <> void weighted_sum_backward<Backend::cpu>(const WeightedSumBackward& args, Stream&) {
   check_scalar("dsum", args.dsum, args.dsum.dtype);
-  if (args.da_mode != GradMode::none) check_scalar("da", args.da, args.dsum.dtype);
-  if (args.db_mode != GradMode::none) check_scalar("db", args.db, args.dsum.dtype);
+  check_scalar("da", args.da, args.dsum.dtype, args.da_mode);
+  check_scalar("db", args.db, args.dsum.dtype, args.db_mode);
   cpu::dispatch_float("weighted_sum", args.dsum.dtype, [&]<class T>() { backward<T>(args); });
 }
 

@@ -3,13 +3,9 @@
 #include "kernels/cpu/vector/table.h"
 #include "kernels/cpu/vector/vector.h"
 
-// Of the bodies that the loops below inline: vectors are never passed through a call.
-#define ELECTRA_LAMBDA __attribute__((always_inline))
-
 namespace electra::cpu::ELECTRA_ISA {
 namespace {
 
-constexpr int64_t kDraws = 128;
 constexpr int64_t kRows = 8;  // rows a pass covers: their reductions do not wait for each other
 
 // Calls body(key, lanes, factor) for every sixteen keys of one query.
@@ -19,13 +15,7 @@ ELECTRA_INLINE void for_keys(const DropoutRows& d, uint32_t sequence, int64_t qu
     for_vectors(length, [&](int64_t k, int64_t left) ELECTRA_LAMBDA { body(k, left, splat(1.0f)); });
     return;
   }
-  for (int64_t k0 = 0; k0 < length; k0 += kDraws) {
-    V factor[8];
-    keep_factors(factor, d.key, d.step, sequence, static_cast<uint32_t>(query), (head << 16) + static_cast<uint32_t>(k0 / 8),
-                 d.threshold, d.scale);
-    const int64_t count = length - k0 < kDraws ? length - k0 : kDraws;
-    for_vectors(count, [&](int64_t k, int64_t left) ELECTRA_LAMBDA { body(k0 + k, left, factor[k / kLanes]); });
-  }
+  for_kept(d, sequence, static_cast<uint32_t>(query), head << 16, length, body);
 }
 
 void softmax(const SoftmaxRows& a) {

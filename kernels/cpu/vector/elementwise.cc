@@ -13,7 +13,7 @@ template <class F> ELECTRA_INLINE void map(const float* x, float* y, int64_t n, 
 }
 
 void gelu_pass(const float* x, float* y, int64_t n) {
-  map(x, y, n, [](V v) __attribute__((always_inline)) { return gelu(v); });
+  map(x, y, n, [](V v) ELECTRA_LAMBDA { return gelu(v); });
 }
 
 void gelu_backward_pass(const float* x, const float* dy, float* dx, int64_t n, bool accumulate) {
@@ -59,7 +59,7 @@ void add_column_sums(const float* x, float* sums, int64_t rows, int64_t cols) {
 }
 
 void exp_pass(const float* x, float* y, int64_t n) {
-  map(x, y, n, [](V v) __attribute__((always_inline)) { return exp(v); });
+  map(x, y, n, [](V v) ELECTRA_LAMBDA { return exp(v); });
 }
 void log_pass(const float* x, float* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
@@ -69,7 +69,7 @@ void log_pass(const float* x, float* y, int64_t n) {
   }
 }
 void normal_cdf_pass(const float* x, float* y, int64_t n) {
-  map(x, y, n, [](V v) __attribute__((always_inline)) { return normal(v).cdf; });
+  map(x, y, n, [](V v) ELECTRA_LAMBDA { return normal(v).cdf; });
 }
 
 void philox_words(uint64_t key, uint32_t step, uint32_t sequence, uint32_t position, uint32_t group, uint32_t* words64) {

@@ -68,8 +68,6 @@ struct VocabularyRows {        // a block of logits of some slots over some ids
   int32_t* argmax;
   float* best;                 // largest perturbed logit
   int32_t* best_id;
-  float* logits_out;           // (rows, out_stride) or null: with bias
-  int64_t out_stride;
 };
 
 struct VocabularyBackwardRows {

@@ -5,25 +5,10 @@
 namespace electra::cpu::ELECTRA_ISA {
 namespace {
 
-constexpr int64_t kDraws = 128;  // elements that one call of keep_factors covers
-
-// Calls body(column, lanes, factor) for each group of up to sixteen columns of a row; factor is 1 without dropout.
+// Calls body(column, lanes, factor) for every sixteen columns of a row; factor is 1 without dropout.
 template <class Body> ELECTRA_INLINE void for_columns(const DropoutRows& d, int64_t row, int64_t cols, bool drop, Body body) {
-  if (!drop) {
-    int64_t c = 0;
-    for (; c + kLanes <= cols; c += kLanes) body(c, static_cast<int64_t>(kLanes), splat(1.0f));
-    if (c < cols) body(c, cols - c, splat(1.0f));
-    return;
-  }
-  for (int64_t c0 = 0; c0 < cols; c0 += kDraws) {
-    V factor[8];
-    keep_factors(factor, d.key, d.step, d.sequence[row], d.position[row], static_cast<uint32_t>(c0 / 8), d.threshold, d.scale);
-    for (int i = 0; i < 8; ++i) {
-      const int64_t c = c0 + i * kLanes, left = cols - c;
-      if (left <= 0) break;
-      body(c, left < kLanes ? left : kLanes, factor[i]);
-    }
-  }
+  if (drop) for_kept(d, d.sequence[row], d.position[row], 0, cols, body);
+  else for_vectors(cols, [&](int64_t c, int64_t n) ELECTRA_LAMBDA { body(c, n, splat(1.0f)); });
 }
 
 // 1 in the first n lanes: keeps padding out of sums.
@@ -42,7 +27,7 @@ void layer_norm(const LayerNormRows& a) {
     float origin = 0;
     V total{};
     if (a.sum || residual || drop_in) {
-      for_columns(a.dropout, r, a.cols, drop_in, [&](int64_t c, int64_t n, V factor) __attribute__((always_inline)) {
+      for_columns(a.dropout, r, a.cols, drop_in, [&](int64_t c, int64_t n, V factor) ELECTRA_LAMBDA {
         V v = load_n(x + c, n) * factor;
         if (residual) v += load_n(residual + c, n);
         store_n(row + c, v, n);
@@ -52,13 +37,13 @@ void layer_norm(const LayerNormRows& a) {
     } else {
       row = const_cast<float*>(x);  // only read below
       origin = x[0];
-      for_columns(a.dropout, r, a.cols, false, [&](int64_t c, int64_t n, V) __attribute__((always_inline)) {
+      for_columns(a.dropout, r, a.cols, false, [&](int64_t c, int64_t n, V) ELECTRA_LAMBDA {
         total += (load_n(x + c, n) - origin) * ones(n);
       });
     }
     const float near = origin + sum(total) * inverse_cols;
     V squares{}, rest{};
-    for_columns(a.dropout, r, a.cols, false, [&](int64_t c, int64_t n, V) __attribute__((always_inline)) {
+    for_columns(a.dropout, r, a.cols, false, [&](int64_t c, int64_t n, V) ELECTRA_LAMBDA {
       const V d = (load_n(row + c, n) - near) * ones(n);
       squares += d * d;
       rest += d;
@@ -67,7 +52,7 @@ void layer_norm(const LayerNormRows& a) {
     const float rstd = 1.0f / __builtin_sqrtf(sum(squares) * inverse_cols - drift * drift + a.eps);
     a.mean[r] = mean;
     a.rstd[r] = rstd;
-    for_columns(a.dropout, r, a.cols, drop_out, [&](int64_t c, int64_t n, V factor) __attribute__((always_inline)) {
+    for_columns(a.dropout, r, a.cols, drop_out, [&](int64_t c, int64_t n, V factor) ELECTRA_LAMBDA {
       const V v = (load_n(row + c, n) - mean) * rstd;
       store_n(y + c, (v * load_n(a.gamma + c, n) + load_n(a.beta + c, n)) * factor, n);
     });
@@ -82,7 +67,7 @@ void layer_norm_backward(const LayerNormBackwardRows& a) {
     const float *x = a.sum + r * a.cols, *dy = a.dy + r * a.cols;
     const float mean = a.mean[r], rstd = a.rstd[r];
     V total{}, total_xhat{};
-    for_columns(a.dropout, r, a.cols, drop_out, [&](int64_t c, int64_t n, V factor) __attribute__((always_inline)) {
+    for_columns(a.dropout, r, a.cols, drop_out, [&](int64_t c, int64_t n, V factor) ELECTRA_LAMBDA {
       const V g = load_n(dy + c, n) * factor, xhat = (load_n(x + c, n) - mean) * rstd * ones(n);
       const V dn = g * load_n(a.gamma + c, n);
       total += dn;
@@ -91,25 +76,25 @@ void layer_norm_backward(const LayerNormBackwardRows& a) {
       store_n(a.dbeta + c, load_n(a.dbeta + c, n) + g, n);
     });
     const float average = sum(total) * inverse_cols, average_xhat = sum(total_xhat) * inverse_cols;
-    const auto gradient = [&](int64_t c, int64_t n, V factor) __attribute__((always_inline)) {
+    const auto gradient = [&](int64_t c, int64_t n, V factor) ELECTRA_LAMBDA {
       const V xhat = (load_n(x + c, n) - mean) * rstd;
       return (load_n(dy + c, n) * factor * load_n(a.gamma + c, n) - average - xhat * average_xhat) * rstd;
     };
     if (a.dropout_output) {
-      for_columns(a.dropout, r, a.cols, drop_out, [&](int64_t c, int64_t n, V factor) __attribute__((always_inline)) {
+      for_columns(a.dropout, r, a.cols, drop_out, [&](int64_t c, int64_t n, V factor) ELECTRA_LAMBDA {
         store_n(a.dx + r * a.cols + c, gradient(c, n, factor), n);
       });
       continue;
     }
-    for_columns(a.dropout, r, a.cols, drop_in, [&](int64_t c, int64_t n, V factor) __attribute__((always_inline)) {
+    for_columns(a.dropout, r, a.cols, drop_in, [&](int64_t c, int64_t n, V factor) ELECTRA_LAMBDA {
       const V d = gradient(c, n, splat(1.0f));
-      if (a.dresidual) {
-        float* out = a.dresidual + r * a.cols + c;
-        store_n(out, a.dresidual_accumulate ? load_n(out, n) + d : d, n);
-      }
       if (a.dx) {
         float* out = a.dx + r * a.cols + c;
         store_n(out, a.dx_accumulate ? load_n(out, n) + d * factor : d * factor, n);
+      }
+      if (a.dresidual) {  // after dx, which may be the same memory
+        float* out = a.dresidual + r * a.cols + c;
+        store_n(out, a.dresidual_accumulate ? load_n(out, n) + d : d, n);
       }
     });
   }

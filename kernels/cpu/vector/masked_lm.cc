@@ -58,7 +58,6 @@ void vocabulary(const VocabularyRows& a) {
         V perturbed = logit * a.inverse_temperature + gumbel(draw[i]);
         if (a.disallow_correct) perturbed = id == a.targets[r] ? perturbed - 1000.0f : perturbed;
         update(sample, perturbed, id);
-        if (a.logits_out) store_n(a.logits_out + r * a.out_stride + c, logit, left);
       }
     }
     finish(top, a.max[r], a.argmax[r]);

@@ -5,7 +5,11 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels/cpu/vector/kernels.h"
+
 #define ELECTRA_INLINE static inline __attribute__((always_inline, unused))
+// Of the bodies that loops inline: vectors are never passed through a call.
+#define ELECTRA_LAMBDA __attribute__((always_inline))
 
 namespace electra::cpu::ELECTRA_ISA {
 
@@ -193,6 +197,18 @@ ELECTRA_INLINE void keep_factors(V factor[8], uint64_t key, uint32_t step, uint3
     const VU first = zip_low(even, odd), second = zip_high(even, odd);
     factor[2 * i] = first < threshold ? splat(scale) : V{};
     factor[2 * i + 1] = second < threshold ? splat(scale) : V{};
+  }
+}
+
+// Calls body(index, lanes, factor) for every sixteen of n elements at (sequence, position) whose first belongs to slot 0 of
+// `group`; lanes as in for_vectors.
+template <class Body>
+ELECTRA_INLINE void for_kept(const DropoutRows& d, uint32_t sequence, uint32_t position, uint32_t group, int64_t n, Body body) {
+  constexpr int64_t kDraws = 128;  // elements that one call of keep_factors covers
+  for (int64_t i0 = 0; i0 < n; i0 += kDraws) {
+    V factor[8];
+    keep_factors(factor, d.key, d.step, sequence, position, group + static_cast<uint32_t>(i0 / 8), d.threshold, d.scale);
+    for_vectors(n - i0 < kDraws ? n - i0 : kDraws, [&](int64_t i, int64_t left) ELECTRA_LAMBDA { body(i0 + i, left, factor[i / kLanes]); });
   }
 }
 
