@@ -1,6 +1,7 @@
 // Corpus, token shards, examples and the loader.
 #include <catch2/catch.hpp>
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -126,6 +127,20 @@ TEST_CASE("a damaged shard is refused with the reason") {
   small.replace(small.find("\"vocab_size\": 18"), 16, "\"vocab_size\": 9 ");
   write_file(dir / "s.json", small);
   CHECK(error_of<DataError>(open).find("expected ids 0 to 8, got 9 at token 4") != std::string::npos);
+  const auto replaced = [&](const std::string& from, const std::string& to) {
+    std::string changed = json;
+    REQUIRE(changed.find(from) != std::string::npos);
+    changed.replace(changed.find(from), from.size(), to);
+    write_file(dir / "s.json", changed);
+  };
+  replaced("\"mode\": \"hf\"", "\"mode\": \"xx\"");
+  CHECK(error_of<DataError>(open) == "[" + dir.path() + "/s.json] expected mode hf or google, got 'xx'");
+  replaced("\"tokens\": 12", "\"tokens\": 13");
+  CHECK(error_of<DataError>(open) == "[" + dir.path() + "/s.json] expected 12 tokens as in the index, got 13");
+  replaced("\"sentences\": 3", "\"sentences\": 2");
+  CHECK(error_of<DataError>(open) == "[" + dir.path() + "/s.json] expected 3 sentences as in the index, got 2");
+  replaced("\"documents\": 2", "\"documents\": 9");
+  CHECK(error_of<DataError>(open) == "[" + dir.path() + "/s.json] expected 2 documents as in the index, got 9");
   write_file(dir / "s.json", "{");
   CHECK(error_of<DataError>(open).find("expected the sidecar of a token shard") != std::string::npos);
   write_file(dir / "s.json", json);
@@ -136,7 +151,7 @@ TEST_CASE("a damaged shard is refused with the reason") {
 TEST_CASE("text that is no text is refused with its place") {
   const TemporaryDirectory dir;
   const auto read_all = [&](bool skip) {
-    CorpusReader reader(corpus_files({dir / "t.txt"}), {skip});
+    CorpusReader reader(corpus_files({dir / "t.txt"}), {.skip_invalid = skip, .stop = {}});
     int64_t paragraphs = 0;
     for (Document d; reader.next(d);) paragraphs += static_cast<int64_t>(d.paragraphs.size());
     return std::pair{paragraphs, reader.skipped_lines()};
@@ -161,6 +176,20 @@ TEST_CASE("documents end at blank lines and at the end of a file") {
   std::vector<std::vector<std::string>> documents;
   for (Document d; reader.next(d);) documents.push_back(d.paragraphs);
   CHECK(documents == std::vector<std::vector<std::string>>{{"one", "two"}, {"three"}, {"four"}});
+}
+
+TEST_CASE("a reader that is told to stop returns in the middle of a document") {
+  const TemporaryDirectory dir;
+  write_file(dir / "t.txt", "one\ntwo\n\nthree\nfour\nfive\n");
+  int lines = 0;
+  CorpusReader reader(corpus_files({dir / "t.txt"}), {.skip_invalid = false, .stop = [&] { return ++lines == 5; }});
+  Document d;
+  CHECK(reader.next(d));
+  CHECK(!reader.stopped());
+  CHECK(!reader.next(d));
+  CHECK(reader.stopped());
+  CHECK(!reader.next(d));  // and it stays so
+  CHECK(lines == 5);
 }
 
 TEST_CASE("under fixed no piece is lost, none stands twice, and no example crosses a document") {
@@ -388,6 +417,82 @@ TEST_CASE("nothing is half built") {
   CHECK(read_file(dir / "other/precious") == "x");
 }
 
+TEST_CASE("a build replaces an earlier build and nothing else") {
+  const TemporaryDirectory dir;
+  DataBuildOptions o = build_options(dir, small_text(50));
+  fs::create_directory(dir / "d");
+  build_data(o);  // into an empty folder
+  const std::string built = read_file(dir / "d/train.bin");
+  const std::string refused = "[" + dir.path() + "/d] expected a new folder, an empty one or an earlier build, got a folder with other files, such as '";
+
+  write_file(dir / "d/notes.txt", "mine");
+  CHECK(error_of<IoError>([&] { build_data(o); }) == refused + "notes.txt'");
+  CHECK(read_file(dir / "d/notes.txt") == "mine");
+  fs::remove(dir / "d/notes.txt");
+  fs::create_directory(dir / "d/run");
+  CHECK(error_of<IoError>([&] { build_data(o); }) == refused + "run'");
+  fs::remove(dir / "d/run");
+  // A name of ours that is no file of ours.
+  fs::rename(dir / "d/vocab.txt", dir / "vocab.txt");
+  fs::create_directory(dir / "d/vocab.txt");
+  CHECK(error_of<IoError>([&] { build_data(o); }) == refused + "vocab.txt'");
+  fs::remove(dir / "d/vocab.txt");
+  CHECK(read_file(dir / "d/train.bin") == built);
+  build_data(o);  // what is left is an earlier build, if a damaged one
+  CHECK(fs::exists(dir / "d/vocab.txt"));
+  // Without the sidecar it is somebody's folder.
+  fs::remove(dir / "d/train.json");
+  CHECK(error_of<IoError>([&] { build_data(o); }).find(refused) == 0);
+  CHECK(read_file(dir / "d/train.bin") == built);
+
+  write_file(dir / "file", "");
+  o.out = dir / "file";
+  CHECK(error_of<IoError>([&] { build_data(o); }) == "[" + dir.path() + "/file] expected a new folder, an empty one or an earlier build, got a file");
+  CHECK(fs::is_regular_file(dir / "file"));
+  // What appears while the build runs is kept, too.
+  o.out = dir / "late";
+  o.progress = [&](double) {
+    fs::create_directory(dir / "late");
+    write_file(dir / "late/notes.txt", "mine");
+  };
+  CHECK_THROWS_AS(build_data(o), IoError);
+  CHECK(read_file(dir / "late/notes.txt") == "mine");
+}
+
+TEST_CASE("a build stops whenever it is told to, leaving nothing") {
+  const TemporaryDirectory dir;
+  constexpr int kDocuments = 60;
+  for (const int threads : {1, 3}) {
+    DataBuildOptions o = build_options(dir, small_text(kDocuments));
+    o.threads = threads;
+    std::atomic<int> asked = 0, first_written = 0;
+    o.stop = [&] { ++asked; return false; };
+    o.progress = [&](double) { first_written = first_written ? first_written.load() : asked.load(); };
+    CHECK(!build_data(o).stopped);
+    const int most = asked;
+    CHECK(first_written > 2 * 2 * kDocuments);     // both passes before the first token ask at each of at least two lines a document
+    CHECK(most > first_written + 2 * kDocuments);  // so do the third and the tokenizer
+    fs::remove_all(dir / "d");
+    o.progress = nullptr;
+    for (int last = 1; last <= most; last += 13) {
+      INFO(threads << " threads, stopped when asked for the " << last << "th time");
+      asked = 0;
+      o.stop = [&] { return ++asked == last; };  // asked again it would say no
+      CHECK(build_data(o).stopped);
+      REQUIRE(std::distance(fs::directory_iterator(dir.path()), {}) == 2);  // the text and the vocabulary
+    }
+  }
+}
+
+TEST_CASE("a share that is none is refused") {
+  const TemporaryDirectory dir;
+  DataBuildOptions o = build_options(dir, small_text(50));
+  for (const double share : {0.0, 1.0, -0.5, std::nan("")}) {
+    o.heldout = share;
+    CHECK(error_of<ConfigError>([&] { build_data(o); }).find("[data build] expected a held-out share in (0, 1), got ") == 0);
+  }
+}
+
 TEST_CASE("shards of another vocabulary are refused") {
   const TemporaryDirectory dir;
   build_data(build_options(dir, small_text(50)));
@@ -405,4 +510,6 @@ TEST_CASE("tokenizer settings survive their file") {
         write_file(dir / "t.json", tokenizer_config_json(o));
         CHECK(parse_tokenizer_config(dir / "t.json") == o);
       }
+  write_file(dir / "t.json", "{\"electra_mode\": \"xx\"}");
+  CHECK(error_of<FormatError>([&] { parse_tokenizer_config(dir / "t.json"); }) == "[" + dir.path() + "/t.json] electra_mode: expected hf or google, got 'xx'");
 }

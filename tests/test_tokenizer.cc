@@ -202,9 +202,37 @@ TEST_CASE("training is exact in size, the same every time, and uses every piece 
   VocabularyTrainer greedy(o);
   greedy.add(text);
   CHECK(greedy.train().size() < 200);  // the text yields no more
-  o.size = 5;
-  VocabularyTrainer none(o);
-  none.add(text);
-  CHECK_THROWS_AS(none.train(), ConfigError);
   CHECK_THROWS_AS(VocabularyTrainer(VocabularyTrainerOptions{}).train(), DataError);
+}
+
+TEST_CASE("a vocabulary has room for a character and fits an embedding table") {
+  VocabularyTrainerOptions o;
+  for (const int64_t size : {kMinVocabularySize - 1, kMaxVocabularySize + 1, int64_t{-3}}) {
+    o.size = size;
+    CHECK_THROWS_AS(VocabularyTrainer(o), ConfigError);
+    CHECK_THROWS_WITH(VocabularyTrainer(o), "[vocab train] expected a size of 6 to 16777216 entries, got " + std::to_string(size));
+  }
+  o.size = kMinVocabularySize;
+  VocabularyTrainer least(o);
+  least.add("a b b");
+  CHECK(least.train() == std::vector<std::string>{"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "b"});
+  o.size = kMaxVocabularySize;
+  CHECK_NOTHROW(VocabularyTrainer(o));
+}
+
+TEST_CASE("training that is told to stop makes no vocabulary") {
+  VocabularyTrainerOptions o;
+  int asked = 0, most = 0;
+  o.stop = [&] { return ++asked > most; };
+  VocabularyTrainer trainer(o);
+  trainer.add("abcdef abcdef abc abc bcd bcd");
+  for (; most < 3; ++most) {
+    asked = 0;
+    CHECK(trainer.train().empty());
+    CHECK(asked == most + 1);
+  }
+  most = 1000;
+  asked = 0;
+  CHECK(trainer.train().size() > 15);
+  CHECK(asked > 3);
 }

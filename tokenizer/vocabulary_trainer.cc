@@ -10,6 +10,7 @@ namespace electra {
 namespace {
 
 constexpr const char* kSpecial[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
+static_assert(kMinVocabularySize == std::size(kSpecial) + 1);
 
 struct TrainingWord {
   std::vector<int32_t> pieces;
@@ -42,8 +43,9 @@ class Merger {
     for (const auto& [key, pair] : pairs_) push(key, pair.count);
   }
 
-  std::vector<std::string> run(int64_t size, int64_t min_frequency) {
+  std::vector<std::string> run(int64_t size, int64_t min_frequency, const std::function<bool()>& stop) {
     while (static_cast<int64_t>(tokens_.size()) < size && !queue_.empty()) {
+      if (stop && stop()) return {};
       const Candidate top = queue_.top();
       queue_.pop();
       const uint64_t key = pair_key(top.left, top.right);
@@ -138,7 +140,11 @@ std::string piece_of(char32_t c, bool first) {
 }  // namespace
 
 VocabularyTrainer::VocabularyTrainer(const VocabularyTrainerOptions& options)
-    : options_(options), pre_tokenizer_(options.tokenizer) {}
+    : options_(options), pre_tokenizer_(options.tokenizer) {
+  if (options.size < kMinVocabularySize || options.size > kMaxVocabularySize)
+    throw ConfigError("vocab train", "expected a size of " + std::to_string(kMinVocabularySize) + " to " + std::to_string(kMaxVocabularySize) +
+                                         " entries, got " + std::to_string(options.size));
+}
 
 void VocabularyTrainer::add(std::string_view text) {
   pre_tokenizer_.for_each_word(text, 0, buffers_, [&](const Word& word) { ++counts_[word.text]; });
@@ -165,8 +171,6 @@ std::vector<std::string> VocabularyTrainer::train() const {
 
   // Where not even the alphabet fits, its most frequent pieces are kept.
   const int64_t room = options_.size - static_cast<int64_t>(std::size(kSpecial));
-  if (room < 1)
-    throw ConfigError("vocab train", "expected a size above " + std::to_string(std::size(kSpecial)) + " special tokens, got " + std::to_string(options_.size));
   std::vector<std::pair<std::string, int64_t>> initial;
   for (const auto& [c, count] : alphabet)
     for (const bool first : {true, false}) {
@@ -197,7 +201,7 @@ std::vector<std::string> VocabularyTrainer::train() const {
     }
     if (known) words.push_back(std::move(training));
   }
-  return Merger(std::move(tokens), std::move(words)).run(options_.size, options_.min_frequency);
+  return Merger(std::move(tokens), std::move(words)).run(options_.size, options_.min_frequency, options_.stop);
 }
 
 }  // namespace electra

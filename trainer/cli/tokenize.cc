@@ -105,6 +105,7 @@ void run_stream(std::istream& in, const std::string& name, const LineFormatter& 
     if (lines.size() == kLinesPerRound) flush();
   }
   flush();
+  if (in.bad()) throw IoError(name, std::string("expected to read a text file, got '") + std::strerror(errno) + "'");
 }
 
 int tokenize(const Arguments& args, int threads) {

@@ -13,6 +13,7 @@
 #include "trainer/data/corpus.h"
 #include "trainer/files.h"
 #include "trainer/log.h"
+#include "trainer/signals.h"
 
 namespace electra::cli {
 namespace {
@@ -26,12 +27,16 @@ struct TrainArguments {
 };
 
 int train(const TrainArguments& args) {
-  VocabularyTrainer trainer({.tokenizer = args.tokenizer.options(), .size = args.size, .min_frequency = args.min_frequency});
-  CorpusReader reader(corpus_files(args.texts), {args.skip_invalid});
+  const SignalGuard signals;
+  const auto stop = [&] { return signals.received() != 0; };
+  VocabularyTrainer trainer({.tokenizer = args.tokenizer.options(), .size = args.size, .min_frequency = args.min_frequency, .stop = stop});
+  CorpusReader reader(corpus_files(args.texts), {.skip_invalid = args.skip_invalid, .stop = stop});
   for (Document d; reader.next(d);)
     for (const std::string& paragraph : d.paragraphs) trainer.add(paragraph);
+  if (stop()) return signals.exit_status();
   if (reader.skipped_lines() > 0) log::warning(fmt::format("[vocab train] left out {} lines that are not UTF-8 text", reader.skipped_lines()));
   const std::vector<std::string> tokens = trainer.train();
+  if (stop()) return signals.exit_status();
   if (static_cast<int64_t>(tokens.size()) < args.size)
     log::warning(fmt::format("[vocab train] expected {} entries, the text yields {}", args.size, tokens.size()));
   std::string content;
@@ -101,7 +106,7 @@ void register_vocab(CLI::App& root, Invocation& invocation) {
   CLI::App* command = add_command(*group, "train", "learn word pieces from text files and folders", "electra vocab train corpus.txt --size 8192 --out vocab.txt", invocation);
   command->add_option("text", train_args->texts, "UTF-8 text files, or folders searched for *.txt")->required()->option_text("TEXT…");
   command->add_option("--out", train_args->out, "the vocabulary file to write")->required()->option_text("FILE");
-  command->add_option("--size", train_args->size, "entries; fewer where the text yields no more")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--size", train_args->size, "entries; fewer where the text yields no more")->check(CLI::Range(kMinVocabularySize, kMaxVocabularySize))->capture_default_str()->option_text("N");
   command->add_option("--min-frequency", train_args->min_frequency, "occurrences a merged piece needs")->check(CLI::PositiveNumber)->capture_default_str();
   command->add_option("--algorithm", "how: bpe merges the most frequent pair of pieces")->check(CLI::IsMember({"bpe"}))->option_text("bpe");
   command->add_flag("--skip-invalid", train_args->skip_invalid, "leave out lines that are not UTF-8 text, and say how many");

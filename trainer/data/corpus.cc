@@ -71,6 +71,8 @@ bool CorpusReader::next(Document& document) {
   for (;;) {
     if (!in_.is_open() && !open_next_file()) return false;
     while (std::getline(in_, line)) {
+      stopped_ = stopped_ || (options_.stop && options_.stop());
+      if (stopped_) return false;
       ++line_;
       bytes_ += line.size() + 1;
       if (!line.empty() && line.back() == '\r') line.pop_back();

@@ -1,6 +1,7 @@
 #include "trainer/data/data_set.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -20,6 +21,23 @@ namespace fs = std::filesystem;
 constexpr double kFewestHeldoutUnits = 10;
 constexpr int64_t kParagraphsPerBlock = 16;
 constexpr size_t kUnitsPerRound = 256;  // units tokenized between two writes
+// All that a build writes.
+constexpr const char* kBuildFiles[] = {"train.bin", "train.idx", "train.json", "heldout.bin", "heldout.idx", "heldout.json", "vocab.txt", "tokenizer_config.json"};
+
+// Publishing replaces the whole of out, so nothing may stand there but an empty folder or an earlier build and no more.
+void check_replaceable(const fs::path& out) {
+  std::error_code error;
+  const fs::file_status status = fs::status(out, error);
+  if (!fs::exists(status)) return;
+  const std::string expected = "expected a new folder, an empty one or an earlier build, got ";
+  if (!fs::is_directory(status)) throw IoError(out.string(), expected + "a file");
+  const bool built = fs::is_regular_file(out / "train.json", error);
+  for (const auto& entry : fs::directory_iterator(out)) {
+    const std::string name = entry.path().filename().string();
+    const bool ours = std::find(std::begin(kBuildFiles), std::end(kBuildFiles), name) != std::end(kBuildFiles);
+    if (!built || !ours || !entry.is_regular_file()) throw IoError(out.string(), expected + "a folder with other files, such as '" + name + "'");
+  }
+}
 
 struct Unit {
   std::vector<std::string> paragraphs;
@@ -32,7 +50,7 @@ uint64_t hash_of(const std::vector<std::string>& paragraphs, size_t begin, size_
   return h;
 }
 
-// How the text is divided, found by reading it once.
+// How the text is divided, found by reading it twice.
 struct Split {
   int64_t block = 0;  // paragraphs of a unit; 0: whole documents
   uint64_t threshold = 0;
@@ -46,16 +64,17 @@ template <class Visit> void for_each_unit(const Document& document, int64_t bloc
   for (size_t begin = 0; begin < n; begin += step) visit(begin, std::min(n, begin + step));
 }
 
-Split plan_split(const std::vector<fs::path>& files, const DataBuildOptions& options, uint64_t& text_bytes, uint64_t& corpus_hash) {
+Split plan_split(const std::vector<fs::path>& files, const DataBuildOptions& options, const CorpusOptions& corpus, uint64_t& text_bytes, uint64_t& corpus_hash) {
   Split split;
   int64_t documents = 0, paragraphs = 0;
   {
-    CorpusReader reader(files, {options.skip_invalid});
+    CorpusReader reader(files, corpus);
     for (Document d; reader.next(d);) {
       ++documents;
       paragraphs += static_cast<int64_t>(d.paragraphs.size());
       corpus_hash = hash_of(d.paragraphs, 0, d.paragraphs.size()) ^ (corpus_hash * 0x9E3779B97F4A7C15u + 1);
     }
+    if (reader.stopped()) return split;
     text_bytes = reader.bytes_read();
   }
   if (paragraphs < 2)
@@ -63,7 +82,7 @@ Split plan_split(const std::vector<fs::path>& files, const DataBuildOptions& opt
   split.threshold = static_cast<uint64_t>(std::ldexp(options.heldout, 64) < 0x1p64 ? std::ldexp(options.heldout, 64) : 0x1p64 - 2048);
   if (static_cast<double>(documents) * options.heldout < kFewestHeldoutUnits)
     split.block = std::clamp<int64_t>(paragraphs / 20, 1, kParagraphsPerBlock);
-  CorpusReader reader(files, {options.skip_invalid});
+  CorpusReader reader(files, corpus);
   for (Document d; reader.next(d);)
     for_each_unit(d, split.block, [&](size_t begin, size_t end) {
       split.smallest = std::min(split.smallest, hash_of(d.paragraphs, begin, end));
@@ -77,13 +96,15 @@ struct TokenizedUnit {
   std::vector<size_t> ends;
 };
 
+// Stopped, out is incomplete.
 void tokenize(const Unit& unit, const Tokenizer& tokenizer, SentenceSplitter& splitter, std::vector<std::string_view>& sentences,
-              TokenizedUnit& out) {
+              const std::function<bool()>& stop, TokenizedUnit& out) {
   out.ids.clear();
   out.ends.clear();
   for (const std::string& paragraph : unit.paragraphs) {
     splitter.split(paragraph, sentences);
     for (const std::string_view sentence : sentences) {
+      if (stop()) return;
       tokenizer.encode_ids(sentence, out.ids);
       if (out.ends.empty() ? !out.ids.empty() : out.ids.size() > out.ends.back()) out.ends.push_back(out.ids.size());
     }
@@ -104,15 +125,26 @@ void write(const TokenizedUnit& unit, TokenShardWriter& writer) {
 DataBuildReport build_data(const DataBuildOptions& options) {
   const auto files = corpus_files(options.texts);
   Vocabulary vocabulary = Vocabulary::load(options.vocabulary);
-  std::error_code error;
-  if (fs::exists(options.out, error) && !fs::exists(options.out / "train.json", error) && !fs::is_empty(options.out, error))
-    throw IoError(options.out.string(), "expected a new folder, an empty one or an earlier build, got a folder with other files");
+  if (!(options.heldout > 0 && options.heldout < 1))
+    throw ConfigError("data build", "expected a held-out share in (0, 1), got " + std::to_string(options.heldout));
+  check_replaceable(options.out);
   const Tokenizer tokenizer(std::move(vocabulary), options.tokenizer);
   const int64_t vocab_size = tokenizer.vocabulary().size();
 
   DataBuildReport report;
+  std::atomic<bool> given_up = false;  // stays, so that what was left out is never published
+  const std::function<bool()> stop = [&] {
+    if (!given_up && options.stop && options.stop()) given_up = true;
+    return given_up.load();
+  };
+  const auto stopped = [&] {
+    report.stopped = true;
+    return report;
+  };
+  const CorpusOptions corpus{.skip_invalid = options.skip_invalid, .stop = stop};
   uint64_t corpus_hash = 0;
-  const Split split = plan_split(files, options, report.text_bytes, corpus_hash);
+  const Split split = plan_split(files, options, corpus, report.text_bytes, corpus_hash);
+  if (stop()) return stopped();
   StagedDirectory staging(options.out);
   TokenShardWriter train(staging.path() / "train", vocab_size), heldout(staging.path() / "heldout", vocab_size);
 
@@ -127,7 +159,7 @@ DataBuildReport build_data(const DataBuildOptions& options) {
     pool.parallel_for(static_cast<int64_t>(units.size()), [&](int64_t i, int worker) {
       const auto u = static_cast<size_t>(i), w = static_cast<size_t>(worker);
       try {
-        tokenize(units[u], tokenizer, *splitters[w], sentences[w], tokenized[u]);
+        tokenize(units[u], tokenizer, *splitters[w], sentences[w], stop, tokenized[u]);
       } catch (...) {
         failures[u] = std::current_exception();
       }
@@ -139,7 +171,7 @@ DataBuildReport build_data(const DataBuildOptions& options) {
     units.clear();
   };
 
-  CorpusReader reader(files, {options.skip_invalid});
+  CorpusReader reader(files, corpus);
   for (Document d; reader.next(d);) {
     bool joins = false;  // neighbouring training blocks of a document stay one document
     for_each_unit(d, split.block, [&](size_t begin, size_t end) {
@@ -158,12 +190,9 @@ DataBuildReport build_data(const DataBuildOptions& options) {
     }
     if (units.size() >= kUnitsPerRound) flush();
     if (options.progress) options.progress(static_cast<double>(reader.bytes_read()) / static_cast<double>(std::max<uint64_t>(report.text_bytes, 1)));
-    if (options.stop && options.stop()) {
-      report.stopped = true;
-      return report;
-    }
   }
   flush();
+  if (stop()) return stopped();
   report.skipped_lines = reader.skipped_lines();
   if (train.tokens() == 0 || heldout.tokens() == 0)
     throw DataError("data build", "expected text on both sides of the split, got " + std::to_string(train.tokens()) + " training and " +
@@ -185,6 +214,8 @@ DataBuildReport build_data(const DataBuildOptions& options) {
   write_file(staging.path() / "tokenizer_config.json", tokenizer_config_json(options.tokenizer));
   report.train = TokenShard(staging.path() / "train").info();
   report.heldout = TokenShard(staging.path() / "heldout").info();
+  if (stop()) return stopped();
+  check_replaceable(options.out);  // again: building takes a while
   staging.publish();
   return report;
 }
@@ -243,7 +274,9 @@ TokenizerOptions parse_tokenizer_config(const fs::path& file) {
     TokenizerOptions options;
     options.lowercase = json.value("do_lower_case", true);
     options.split_chinese = json.value("tokenize_chinese_chars", true);
-    options.mode = json.value("electra_mode", "hf") == "google" ? TokenizerMode::google : TokenizerMode::hf;
+    const std::string mode = json.value("electra_mode", "hf");
+    if (mode != "hf" && mode != "google") throw FormatError(file.string(), "electra_mode: expected hf or google, got '" + mode + "'");
+    options.mode = mode == "google" ? TokenizerMode::google : TokenizerMode::hf;
     if (json.contains("strip_accents") && json["strip_accents"].is_boolean()) options.strip_accents = json["strip_accents"].get<bool>();
     return options;
   } catch (const nlohmann::json::exception& error) {

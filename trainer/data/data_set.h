@@ -21,7 +21,7 @@ struct DataBuildOptions {
   bool skip_invalid = false;
   int threads = 1;
   std::function<void(double)> progress;  // share of the text done; may be empty
-  std::function<bool()> stop;            // true: give up, leaving nothing; may be empty
+  std::function<bool()> stop;            // true: give up, leaving nothing; asked often, by several threads; may be empty
 };
 
 struct DataBuildReport {
@@ -31,8 +31,9 @@ struct DataBuildReport {
   bool stopped = false;
 };
 
-// Tokenizes text into options.out. The result is a function of text, vocabulary and options alone, not of threads. Throws
-// IoError, DataError; out is complete or untouched.
+// Tokenizes text into options.out: a new folder, an empty one, or an earlier build, which is replaced. The result is a function
+// of text, vocabulary and options alone, not of threads. Throws IoError (also where out is a file or holds anything that a build
+// does not write), DataError, and ConfigError for a held-out share outside (0, 1); out is complete or untouched.
 DataBuildReport build_data(const DataBuildOptions& options);
 
 class DataSet {

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "kernels/core/error.h"
 
@@ -50,6 +51,7 @@ ShardInfo from_json(const fs::path& path) {
     json.at("tokenizer_sha256").get_to(info.tokenizer_sha256);
     json.at("vocab_size").get_to(info.vocab_size);
     json.at("mode").get_to(info.mode);
+    if (info.mode != "hf" && info.mode != "google") bad(path, "mode hf or google", "'" + info.mode + "'");
     json.at("lowercase").get_to(info.lowercase);
     json.at("strip_accents").get_to(info.strip_accents);
     json.at("split_chinese").get_to(info.split_chinese);
@@ -153,6 +155,8 @@ TokenShard::TokenShard(const fs::path& stem) : bin_(with(stem, ".bin")), info_(f
   for (uint64_t d = 0; d < table; ++d) documents_.push_back(read<int64_t>(idx, kHeader + 12 * sentences + 8 * d));
   if (documents_.empty() || documents_.front() != 0 || documents_.back() != static_cast<int64_t>(sentences) || !std::is_sorted(documents_.begin(), documents_.end()))
     bad(idx_path, "document boundaries rising from 0 to " + std::to_string(sentences), "others");
+  for (const auto& [noun, said, is] : {std::tuple{"tokens", info_.tokens, tokens()}, {"sentences", info_.sentences, this->sentences()}, {"documents", info_.documents, documents()}})
+    if (said != is) bad(with(stem, ".json"), std::to_string(is) + " " + noun + " as in the index", std::to_string(said));
   const size_t blocks = (bytes.size() + kBlock - 1) / kBlock;
   if (info_.block_xxh64.size() != blocks) bad(with(stem, ".json"), std::to_string(blocks) + " checksums", std::to_string(info_.block_xxh64.size()));
   for (size_t b = 0; b < blocks; ++b) {

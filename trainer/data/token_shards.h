@@ -16,7 +16,7 @@ namespace electra {
 struct ShardInfo {
   std::string tokenizer_sha256;   // of the vocabulary
   int64_t vocab_size = 0;
-  std::string mode;               // hf | google
+  std::string mode = "hf";        // or google: the tokenizer's
   bool lowercase = true, strip_accents = true, split_chinese = true;
   std::string split_unit;         // "document", or "block of N paragraphs" where there were few documents
   int64_t tokens = 0, sentences = 0, documents = 0;
@@ -49,7 +49,7 @@ class TokenShardWriter {
 
 class TokenShard {
  public:
-  // Opens and validates: sizes, offsets, document table, checksums, ids below the vocabulary's size. Throws IoError and, naming
+  // Opens and validates: the sidecar, sizes, offsets, document table, checksums, ids below the vocabulary's size. Throws IoError and, naming
   // file, what was expected and what came, DataError.
   explicit TokenShard(const std::filesystem::path& stem);
 
