@@ -1,6 +1,10 @@
 // check golden: the whole model against an independent implementation, and that the check can fail.
 #include <catch2/catch.hpp>
+#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <map>
+#include <span>
 
 #include "kernels/core/error.h"
 #include "model/formats/safetensors.h"
@@ -46,6 +50,20 @@ std::string changed(const test::TemporaryDirectory& dir, const std::string& tens
   return dir / "changed.safetensors";
 }
 
+// The file with other contents: edit may change its tensors and its metadata.
+template <class Edit> std::string edited(const test::TemporaryDirectory& dir, Edit edit) {
+  const Safetensors file(test::read_file(kFolder + "layers.safetensors"), "layers");
+  std::vector<NamedTensor> tensors = file.tensors();
+  std::map<std::string, std::string> metadata = file.metadata();
+  edit(tensors, metadata);
+  test::write_file(dir / "edited.safetensors", to_safetensors(tensors, metadata));
+  return dir / "edited.safetensors";
+}
+
+NamedTensor& find(std::vector<NamedTensor>& tensors, const std::string& name) {
+  return *std::find_if(tensors.begin(), tensors.end(), [&](const NamedTensor& t) { return t.name == name; });
+}
+
 }  // namespace
 
 TEST_CASE("golden files pass in double and in fp32") {
@@ -82,6 +100,57 @@ TEST_CASE("a file that is no golden file is refused") {
   CHECK_THROWS_WITH(check(dir / "no_steps.safetensors"), Catch::Contains("expected optimizer.steps of at least 1"));
 }
 
+TEST_CASE("a golden file that speaks of tensors the model lacks is refused") {
+  const test::TemporaryDirectory dir;
+  ThreadPool pool(1);
+  const double one = 1;
+  for (const std::string name : {"weight/discriminator/electra.encoder.layer.2.output.dense.weight", "grad/generator/no.such", "after/generator/no.such", "expect/losses"}) {
+    const std::string file = edited(dir, [&](auto& tensors, auto&) {
+      if (name.starts_with("weight/")) tensors.push_back({name, "F32", {2}, std::as_bytes(std::span(&one, 1))});
+      else tensors.push_back({name, "F64", {1}, std::as_bytes(std::span(&one, 1))});
+    });
+    CHECK_THROWS_AS(check_golden(file, DType::f64, Stream(pool)), FormatError);
+    CHECK_THROWS_WITH(check_golden(file, DType::f64, Stream(pool)),
+                      "[" + file + "] expected only tensors that the model in metadata 'config' has, got " + name);
+  }
+  // What says nothing about the model may stand there.
+  const std::string file = edited(dir, [&](auto& tensors, auto&) { tensors.push_back({"bf16_error/expect/loss", "F64", {1}, std::as_bytes(std::span(&one, 1))}); });
+  CHECK(failures(file, DType::f64).empty());
+}
+
+TEST_CASE("the floor of a gradient's bound is that of the norm in the file") {
+  const test::TemporaryDirectory dir;
+  ThreadPool pool(1);
+  for (const double norm : {1e9, 1e12}) {
+    const std::string file = edited(dir, [&](auto& tensors, auto&) { find(tensors, "expect/grad_norm").data = std::as_bytes(std::span(&norm, 1)); });
+    int gradients = 0;
+    for (const GoldenLine& line : check_golden(file, DType::f64, Stream(pool))) {
+      if (line.name == "expect/grad_norm") CHECK(!line.passed);
+      if (!line.name.starts_with("grad/")) continue;
+      ++gradients;
+      CHECK(line.bound == Approx(1e-9 * 1e-4 * norm));
+    }
+    CHECK(gradients > 30);
+  }
+  for (const double norm : {static_cast<double>(INFINITY), static_cast<double>(NAN), -1.0}) {
+    const std::string file = edited(dir, [&](auto& tensors, auto&) { find(tensors, "expect/grad_norm").data = std::as_bytes(std::span(&norm, 1)); });
+    CHECK_THROWS_AS(check_golden(file, DType::f64, Stream(pool)), FormatError);
+    CHECK_THROWS_WITH(check_golden(file, DType::f64, Stream(pool)), Catch::Contains("expected a finite expect/grad_norm of at least 0, got "));
+  }
+}
+
+TEST_CASE("a golden file of a model that cannot be built is a damaged file") {
+  const test::TemporaryDirectory dir;
+  ThreadPool pool(1);
+  const std::string file = edited(dir, [](auto&, auto& metadata) {
+    std::string& config = metadata.at("config");
+    const std::string key = "\"num_heads\": 1";
+    config.replace(config.find(key), key.size(), "\"num_heads\": 3");
+  });
+  CHECK_THROWS_AS(check_golden(file, DType::f64, Stream(pool)), FormatError);
+  CHECK_THROWS_WITH(check_golden(file, DType::f64, Stream(pool)), Catch::Contains("[discriminator.num_heads] expected a divisor of hidden_size 64, got 3"));
+}
+
 TEST_CASE("a difference is judged by its bound, and what is not a number fails") {
   const auto line = judge("x", {1, 2 + 1e-10, 3}, {1, 2, 3}, {}, GoldenKind::forward, DType::f64, 0);
   CHECK(line.passed);
@@ -90,6 +159,8 @@ TEST_CASE("a difference is judged by its bound, and what is not a number fails")
   CHECK(!judge("x", {1, 2 + 1e-8, 3}, {1, 2, 3}, {}, GoldenKind::forward, DType::f64, 0).passed);
   CHECK(judge("x", {1, 2 + 1e-8, 3}, {1, 2, 3}, {}, GoldenKind::forward, DType::f32, 0).passed);
   CHECK(!judge("x", {1, NAN, 3}, {1, 2, 3}, {}, GoldenKind::forward, DType::f32, 0).passed);
+  CHECK(!judge("x", {1, 2}, {1, INFINITY}, {}, GoldenKind::forward, DType::f32, 0).passed);
+  CHECK(!judge("x", {1, INFINITY}, {1, INFINITY}, {}, GoldenKind::forward, DType::f32, 0).passed);
   // Weights are measured by how far they moved.
   CHECK(!judge("w", {1 + 1e-6}, {1 + 2e-6}, {1}, GoldenKind::weight, DType::f32, 0).passed);
   CHECK(judge("w", {1 + 1.999e-6}, {1 + 2e-6}, {1}, GoldenKind::weight, DType::f32, 0).passed);

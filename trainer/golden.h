@@ -20,7 +20,7 @@ struct GoldenLine {
 };
 
 // Runs the file's model on its batch in dtype (f64 or f32) and compares everything the file expects. Throws FormatError for a
-// file that is no golden file or lacks something.
+// file that is no golden file, lacks something, or expects something of tensors that its model does not have.
 std::vector<GoldenLine> check_golden(const std::filesystem::path& file, DType dtype, Stream stream);
 
 // What bounds a tensor's difference: the kind of quantity and the type it was computed in.
