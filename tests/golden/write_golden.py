@@ -22,11 +22,11 @@ def sizes(hidden, layers, intermediate):
     return {"hidden_size": hidden, "num_layers": layers, "num_heads": max(1, hidden // 64), "intermediate_size": intermediate}
 
 
-# name -> model, batch. Between them: sequences longer than 128 and of length 1, unequal ones, no projection, several layers.
+# name -> model, batch. Between them: sequences longer than 128 and of length 1, unequal ones, no projection, several layers in either half.
 FILES = {
     "layers": dict(vocab=40, embedding=32, disc=sizes(64, 2, 32), gen=sizes(64, 1, 32), lengths=[9, 1, 14], masked=3, steps=3, bias_correction=False),
     "long": dict(vocab=40, embedding=16, disc=sizes(128, 1, 32), gen=sizes(64, 1, 32), lengths=[150, 131], masked=20, steps=4, bias_correction=True, lr=1e-4, eps=1e-5),
-    "no_projection": dict(vocab=40, embedding=64, disc=sizes(64, 1, 48), gen=sizes(64, 1, 32), lengths=[5, 33, 17, 2], masked=5, steps=2, bias_correction=False),
+    "no_projection": dict(vocab=40, embedding=64, disc=sizes(64, 1, 48), gen=sizes(64, 2, 32), lengths=[5, 33, 17, 2], masked=5, steps=2, bias_correction=False),
 }
 
 
