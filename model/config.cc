@@ -1,11 +1,13 @@
 #include "model/config.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <initializer_list>
 #include <string>
 
 #include "kernels/core/error.h"
+#include "kernels/core/philox.h"
 
 namespace electra {
 namespace {
@@ -13,25 +15,48 @@ namespace {
 constexpr int64_t kHeadDim =
     64;  // of every published size; a generator keeps it by having fewer heads
 
+// The shortest text that reads back as x.
 std::string number(double x) {
-  std::string s = std::to_string(x);
-  s.erase(s.find_last_not_of('0') + 1);
-  if (s.back() == '.') s.pop_back();
-  return s;
+  char text[32];
+  return {text, std::to_chars(text, text + sizeof text, x).ptr};
 }
 
 void positive(const char* name, int64_t value) {
   if (value < 1) throw ConfigError(name, "expected at least 1, got " + std::to_string(value));
 }
 
-void probability(const char* name, double p) {
+void dropout(const char* name, double p) {
   if (!(p >= 0 && p < 1))
     throw ConfigError(name, "expected a probability in [0, 1), got " + number(p));
+  if (Dropout{.drop_p = p}.keep_threshold() == 0)
+    throw ConfigError(name, "expected at most 0.99999, got " + number(p) +
+                                ": kernels draw 65536ths, and none would be kept");
 }
 
 void weight(const char* name, double w) {
   if (!(w >= 0 && std::isfinite(w)))
     throw ConfigError(name, "expected a finite number of at least 0, got " + number(w));
+}
+
+// One of the two losses must reach weights.
+void objective(const ElectraConfig& config) {
+  const char* const nothing = ": nothing would be trained";
+  if (!config.electra_objective && config.uniform_generator)
+    throw ConfigError(
+        "uniform_generator",
+        std::string("expected false with electra_objective: false, got true") + nothing);
+  if (!config.electra_objective && config.gen_weight == 0)
+    throw ConfigError(
+        "gen_weight",
+        std::string("expected a number above 0 with electra_objective: false, got 0") + nothing);
+  if (config.uniform_generator && config.disc_weight == 0)
+    throw ConfigError(
+        "disc_weight",
+        std::string("expected a number above 0 with uniform_generator: true, got 0") + nothing);
+  if (config.gen_weight == 0 && config.disc_weight == 0)
+    throw ConfigError(
+        "gen_weight",
+        std::string("expected gen_weight or disc_weight above 0, got 0 for both") + nothing);
 }
 
 int64_t generator_heads(int64_t hidden_size) {
@@ -104,10 +129,11 @@ void validate(const ElectraConfig& config) {
                       "expected a finite number above 0, got " + number(config.layer_norm_eps));
   validate_encoder("discriminator", config.discriminator);
   validate_encoder("generator", config.generator);
-  probability("hidden_dropout", config.hidden_dropout);
-  probability("attention_dropout", config.attention_dropout);
+  dropout("hidden_dropout", config.hidden_dropout);
+  dropout("attention_dropout", config.attention_dropout);
   weight("gen_weight", config.gen_weight);
   weight("disc_weight", config.disc_weight);
+  objective(config);
   if (!(config.temperature > 0 && std::isfinite(config.temperature)))
     throw ConfigError("temperature",
                       "expected a finite number above 0, got " + number(config.temperature));

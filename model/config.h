@@ -43,7 +43,8 @@ struct ElectraConfig {
 // naming the nearest valid fraction when the heads do not divide hidden.
 EncoderConfig generator_of(const EncoderConfig& discriminator, double width_fraction,
                            double layers_fraction);
-// Throws ConfigError for sizes that cannot be built.
+// Throws ConfigError, with the field's name as place, for sizes that cannot be built, an objective that trains nothing, and
+// dropout that keeps nothing.
 void validate(const ElectraConfig& config);
 
 }  // namespace electra

@@ -6,6 +6,7 @@
 #include "tests/temporary_directory.h"
 #include "trainer/config.h"
 #include "trainer/config_yaml.h"
+#include "trainer/data/examples.h"
 #include "trainer/nearest.h"
 
 using namespace electra;
@@ -166,6 +167,12 @@ TEST_CASE("impossible values are errors that name key, place, what was expected 
         "[command line] optimizer.learning_rate: expected a number of at least 0, got 'nan'");
   CHECK(error_of({"optimizer.beta2=1/0"}) ==
         "[command line] optimizer.beta2: expected a number in [0, 1), got '1/0'");
+  CHECK(error_of({"seq_len=4"}) ==
+        "[command line] seq_len: expected an integer in [5, 65535], got '4'");
+  CHECK(error_of({"seq_len=65536", "max_position_embeddings=65536"}) ==
+        "[command line] seq_len: expected an integer in [5, 65535], got '65536'");
+  CHECK(error_of_file("size: tiny\nseq_len: 4\n") ==
+        "[my.yaml:2] seq_len: expected an integer in [5, 65535], got '4'");
   CHECK(error_of({"electra_objective=maybe"}) ==
         "[command line] electra_objective: expected true or false, got 'maybe'");
   CHECK(error_of({"recompute=all"}) ==
@@ -186,7 +193,8 @@ TEST_CASE("impossible values are errors that name key, place, what was expected 
 TEST_CASE("values that do not go together are errors at the place of the offender") {
   CHECK(error_of({"seq_len=1024"}) ==
         "[command line] seq_len: expected at most max_position_embeddings (512), got 1024");
-  CHECK(error_of({"seq_len=2"}) == "[command line] seq_len: expected at least 3, got 2");
+  CHECK(error_of({"seq_len=5"}) ==
+        "[preset tiny:19] mask_prob: expected enough to mask one of 5 tokens, got 0.15");
   CHECK(error_of({"mask_prob=0.001"}) ==
         "[command line] mask_prob: expected enough to mask one of 64 tokens, got 0.001");
   CHECK(error_of({"num_heads=3"}) ==
@@ -201,6 +209,52 @@ TEST_CASE("values that do not go together are errors at the place of the offende
         "[command line] batch.tokens: expected either batch.sequences or batch.tokens, got both");
   CHECK(error_of_file("size: tiny\nmax_position_embeddings: 32\n") ==
         "[preset tiny:18] seq_len: expected at most max_position_embeddings (32), got 64");
+}
+
+TEST_CASE("the shortest and the longest sequence are what examples can be made of") {
+  CHECK(preset("tiny", {"seq_len=5", "mask_prob=0.2"}).seq_len == kMinSeqLen);
+  CHECK(preset("tiny", {"seq_len=65535", "max_position_embeddings=65535"}).seq_len == kMaxSeqLen);
+}
+
+TEST_CASE("an objective that trains nothing is an error") {
+  CHECK(error_of({"electra_objective=false", "uniform_generator=true"}) ==
+        "[command line] uniform_generator: expected false with electra_objective: false, got true: "
+        "nothing would be trained");
+  CHECK(error_of_file("size: tiny\nelectra_objective: false\nuniform_generator: true\n") ==
+        "[my.yaml:3] uniform_generator: expected false with electra_objective: false, got true: "
+        "nothing would be trained");
+  CHECK(error_of({"gen_weight=0", "disc_weight=0"}) ==
+        "[command line] gen_weight: expected gen_weight or disc_weight above 0, got 0 for both: "
+        "nothing would be trained");
+  CHECK(error_of_file("size: tiny\ndisc_weight: 0\ngen_weight: 0.0\n") ==
+        "[my.yaml:3] gen_weight: expected gen_weight or disc_weight above 0, got 0 for both: "
+        "nothing would be trained");
+  CHECK(error_of({"electra_objective=false", "gen_weight=0"}) ==
+        "[command line] gen_weight: expected a number above 0 with electra_objective: false, got "
+        "0: nothing would be trained");
+  CHECK(error_of({"uniform_generator=true", "disc_weight=0"}) ==
+        "[command line] disc_weight: expected a number above 0 with uniform_generator: true, got "
+        "0: nothing would be trained");
+  // One of the two is enough.
+  for (const Overrides& overrides : {Overrides{"gen_weight=0"},
+                                     {"disc_weight=0"},
+                                     {"electra_objective=false", "disc_weight=0"},
+                                     {"uniform_generator=true", "gen_weight=0"}})
+    CHECK(error_of(overrides) == "no error");
+}
+
+TEST_CASE("dropout that would keep nothing is an error") {
+  for (const std::string key : {"hidden_dropout", "attention_dropout"}) {
+    CHECK(error_of({key + "=0.999999"}) ==
+          "[command line] " + key +
+              ": expected at most 0.99999, got 0.999999: kernels draw 65536ths, and none would be "
+              "kept");
+    CHECK(error_of_file("size: tiny\n\n" + key + ": 0.9999999999\n") ==
+          "[my.yaml:3] " + key +
+              ": expected at most 0.99999, got 0.9999999999: kernels draw 65536ths, and none would "
+              "be kept");
+    CHECK(error_of({key + "=0.99999"}) == "no error");
+  }
 }
 
 TEST_CASE("a generator that cannot be built names the nearest fraction that can") {
@@ -333,6 +387,18 @@ TEST_CASE("questionable values are warnings") {
   CHECK(load_config("tiny", {"train_steps=5"}).warnings ==
         std::vector<std::string>{
             "warmup_steps (1000) exceeds train_steps (5): the learning rate never reaches 0.0015"});
+  const auto warnings = [](const std::string& option) {
+    return load_config("tiny", {"untied_generator_embeddings=true", option}).warnings;
+  };
+  for (const std::string option :
+       {"untied_generator: false", "electra_objective: false", "uniform_generator: true"}) {
+    std::string override = option;
+    override.replace(override.find(": "), 2, "=");
+    CHECK(warnings(override) ==
+          std::vector<std::string>{"untied_generator_embeddings has no effect with " + option +
+                                   ": there is no generator of its own"});
+  }
+  CHECK(warnings("untied_generator=true").empty());
   CHECK(load_config("base", {"optimizer.learning_rate=5e-4"}).warnings ==
         std::vector<std::string>{"optimizer.learning_rate 0.0005 is above 0.0002, that of size "
                                  "base: training may diverge"});

@@ -13,11 +13,13 @@
 #include <limits>
 #include <optional>
 #include <sstream>
+#include <tuple>
 
 #include "kernels/core/error.h"
 #include "kernels/core/philox.h"
 #include "trainer/build_info.h"
 #include "trainer/config_yaml.h"
+#include "trainer/data/examples.h"
 #include "trainer/nearest.h"
 
 namespace electra {
@@ -283,7 +285,7 @@ std::vector<Key> make_table() {
 
       path("data", ELECTRA_FIELD(data), fixed, "directory that 'electra data build' wrote"),
       path("run", ELECTRA_FIELD(run), may_change, "directory the run writes to"),
-      integer("seq_len", ELECTRA_FIELD(seq_len), size, given, fixed,
+      integer("seq_len", ELECTRA_FIELD(seq_len), up_to(kMinSeqLen, kMaxSeqLen), given, fixed,
               "tokens of an example, [CLS] and [SEP] included"),
       real("mask_prob", ELECTRA_FIELD(mask_prob),
            {.low = 0, .high = 1, .low_open = true, .high_open = true}, given,
@@ -481,22 +483,31 @@ void check_complete(const ResolvedConfig& resolved, const std::string& name) {
     throw missing("batch.sequences");
 }
 
+// Runs checks of the model, which know fields and not files: "[gen_weight] expected …" becomes
+// "[my.yaml:9] gen_weight: expected …".
+template <class Check> void at_its_key(const ResolvedConfig& resolved, Check check) {
+  try {
+    check();
+  } catch (const ConfigError& error) {
+    const std::string message = error.what();
+    const size_t end = message.find("] ");
+    const std::string field = message.substr(1, end - 1);
+    const auto key =
+        std::find_if(table().begin(), table().end(), [&](const Key& k) { return k.name == field; });
+    if (key == table().end()) throw;
+    throw key_error(resolved.origin(field), field, message.substr(end + 2));
+  }
+}
+
 // The options that make the generator as large as the discriminator take its sizes.
 void derive_generator(ResolvedConfig& resolved) {
   PretrainConfig& c = resolved.config;
   c.model.generator = c.model.discriminator;
   if (!c.model.electra_objective || !c.model.untied_generator) return;
-  try {
+  at_its_key(resolved, [&] {
     c.model.generator = generator_of(c.model.discriminator, c.generator.width_fraction,
                                      c.generator.layers_fraction);
-  } catch (const ConfigError& error) {
-    // "[generator.width_fraction] expected …" becomes "[my.yaml:9] generator.width_fraction:
-    // expected …"
-    const std::string message = error.what();
-    const size_t end = message.find("] ");
-    const std::string key = message.substr(1, end - 1);
-    throw key_error(resolved.origin(key), key, message.substr(end + 2));
-  }
+  });
 }
 
 void check(const ResolvedConfig& resolved) {
@@ -514,8 +525,6 @@ void check(const ResolvedConfig& resolved) {
   if (c.seq_len > c.model.max_position_embeddings)
     fail("seq_len", fmt::format("expected at most max_position_embeddings ({}), got {}",
                                 c.model.max_position_embeddings, c.seq_len));
-  // [CLS], one token and [SEP], with one of them to mask.
-  if (c.seq_len < 3) fail("seq_len", fmt::format("expected at least 3, got {}", c.seq_len));
   if (c.max_predictions() < 1)
     fail("mask_prob",
          fmt::format("expected enough to mask one of {} tokens, got {}", c.seq_len, c.mask_prob));
@@ -529,7 +538,7 @@ void check(const ResolvedConfig& resolved) {
   if (c.batch.tokens > 0 && c.batch.tokens / n < c.seq_len)
     fail("batch.tokens", fmt::format("expected at least seq_len × batch.accumulate ({}), got {}",
                                      c.seq_len * n, c.batch.tokens));
-  validate(c.model);
+  at_its_key(resolved, [&] { validate(c.model); });
 }
 
 const Preset* find_preset(std::string_view name) {
@@ -548,6 +557,16 @@ void collect_warnings(ResolvedConfig& resolved) {
     resolved.warnings.push_back(fmt::format(
         "warmup_steps ({}) exceeds train_steps ({}): the learning rate never reaches {}",
         c.warmup_steps, c.train_steps, c.optimizer.learning_rate));
+  if (c.model.untied_generator_embeddings)
+    for (const auto& [key, has_own, value] :
+         {std::tuple{"electra_objective", c.model.electra_objective, "false"},
+          {"untied_generator", c.model.untied_generator, "false"},
+          {"uniform_generator", !c.model.uniform_generator, "true"}})
+      if (!has_own)
+        resolved.warnings.push_back(
+            fmt::format("untied_generator_embeddings has no effect with {}: {}: there is no "
+                        "generator of its own",
+                        key, value));
   const Preset* preset = find_preset(c.size);
   if (!preset) return;
   const Settings settings = preset_settings(*preset);

@@ -18,8 +18,8 @@ constexpr int64_t kNoTarget = int64_t{1} << 40;  // one segment: everything fits
 
 ExampleIndex::ExampleIndex(const TokenShard& shard, const ExampleOptions& options, const SpecialIds& special)
     : shard_(&shard), options_(options), special_(special) {
-  if (options.seq_len < 5 || options.seq_len > 65535)
-    throw ConfigError("seq_len", "expected 5 to 65535 tokens, got " + std::to_string(options.seq_len));
+  if (options.seq_len < kMinSeqLen || options.seq_len > kMaxSeqLen)
+    throw ConfigError("seq_len", "expected " + std::to_string(kMinSeqLen) + " to " + std::to_string(kMaxSeqLen) + " tokens, got " + std::to_string(options.seq_len));
   for (int64_t d = 0; d < shard.documents(); ++d) options.overflow == Overflow::fixed ? plan_fixed(d) : plan_google(d);
 }
 
@@ -30,7 +30,7 @@ double ExampleIndex::draw(int64_t document, int64_t number, uint32_t index) cons
 
 int64_t ExampleIndex::target_length(int64_t document, int64_t number) const {
   if (draw(document, number, kShorter) >= options_.random_length) return options_.seq_len;
-  return 5 + static_cast<int64_t>(draw(document, number, kLength) * static_cast<double>(options_.seq_len - 4));
+  return kMinSeqLen + static_cast<int64_t>(draw(document, number, kLength) * static_cast<double>(options_.seq_len - kMinSeqLen + 1));
 }
 
 // Sentences are taken until they reach the target length; the first segment is closed by the first sentence that goes to the

@@ -13,12 +13,15 @@ namespace electra {
 // fixed: what overflows an example starts the next one. google: it is thrown away.
 enum class Overflow : uint8_t { fixed, google };
 
+// Tokens of an example: [CLS], [SEP] and [SEP] with a piece in each segment; lengths are 16 bits wide.
+inline constexpr int64_t kMinSeqLen = 5, kMaxSeqLen = 65535;
+
 struct ExampleOptions {
   int64_t seq_len = 128;
   Overflow overflow = Overflow::fixed;
   uint64_t seed = 0;
   double single_segment = 0.1;  // probability of an example of one segment
-  double random_length = 0.05;  // probability of a target length drawn from [5, seq_len]
+  double random_length = 0.05;  // probability of a target length drawn from [kMinSeqLen, seq_len]
   double spill = 0.5;           // probability that a sentence which does not fit segment a goes there while b is empty
 };
 
@@ -32,7 +35,7 @@ struct Example {
 
 class ExampleIndex {
  public:
-  // Plans all examples of a shard. The shard must outlive the index. Throws ConfigError for seq_len outside 5 … 65,535.
+  // Plans all examples of a shard. The shard must outlive the index. Throws ConfigError for seq_len outside kMinSeqLen … kMaxSeqLen.
   ExampleIndex(const TokenShard& shard, const ExampleOptions& options, const SpecialIds& special);
 
   int64_t size() const { return static_cast<int64_t>(examples_.size()); }
