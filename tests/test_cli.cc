@@ -1,10 +1,19 @@
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
+#include <chrono>
+#include <cmath>
+#include <csignal>
 #include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
 #include <regex>
 #include <set>
+#include <thread>
 
 #include "tests/temporary_directory.h"
 #include "trainer/build_info.h"
@@ -36,6 +45,101 @@ void check_error(const std::string& arguments, int status, const std::string& li
   CHECK(result.status == status);
   CHECK(result.err == "electra: error: " + line + "\n");
   CHECK(result.out.empty());
+}
+
+// What a --json option prints: one object on a line of its own, and nothing beside it.
+nlohmann::json json_of(const std::string& arguments) {
+  INFO("electra " << arguments);
+  const Result result = run(arguments);
+  CHECK(result.status == 0);
+  CHECK(result.err.empty());
+  CHECK(std::count(result.out.begin(), result.out.end(), '\n') == 1);
+  CHECK(result.out.ends_with("}\n"));
+  return nlohmann::json::parse(result.out);
+}
+
+// Models trained for a few steps on made-up text: "run", and "mlm" without a discriminator; their
+// data is "data".
+class TrainedModels {
+ public:
+  TrainedModels() {
+    const char *who[] = {"cat", "dog", "cow", "owl"}, *where[] = {"mat", "road", "hill"};
+    std::string text;
+    for (int i = 0; i < 300; ++i) {
+      text += std::string("The ") + who[i % 4] + " sat on the " + where[i % 3] + ".\n";
+      if (i % 3 == 2) text += "\n";
+    }
+    test::write_file(directory_ / "text.txt", text);
+    const std::string at = directory_.path() + "/";
+    must("vocab train " + at + "text.txt --size 60 --out " + at + "vocab.txt");
+    must("data build " + at + "text.txt --vocab " + at + "vocab.txt --heldout 0.2 --out " + at +
+         "data");
+    const std::string pretrain =
+        "pretrain tiny --quiet data=" + at +
+        "data embedding_size=32 hidden_size=64 num_layers=1 num_heads=1 intermediate_size=64 "
+        "generator.width_fraction=1 seq_len=16 batch.sequences=8 train_steps=4 warmup_steps=1 "
+        "run=" +
+        at;
+    must(pretrain + "run");
+    must(pretrain + "mlm electra_objective=false");
+  }
+  std::string operator/(const std::string& name) const { return directory_ / name; }
+
+ private:
+  static void must(const std::string& arguments) {
+    const Result result = run(arguments);
+    INFO("electra " << arguments << "\n" << result.err);
+    REQUIRE(result.status == 0);
+  }
+  test::TemporaryDirectory directory_;
+};
+
+const TrainedModels& models() {
+  static const TrainedModels trained;
+  return trained;
+}
+
+// Exit status of a command that reads an endless text from fifo and gets the signal while it does.
+int status_when_told_to_stop(const std::string& arguments, const std::string& fifo, int signal) {
+  REQUIRE(mkfifo(fifo.c_str(), 0600) == 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const std::string command =
+        std::string("exec ") + ELECTRA_BINARY + " " + arguments + " >/dev/null 2>&1 </dev/null";
+    execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+    _exit(127);
+  }
+  int status = 0;
+  const auto ended = [&] { return waitpid(child, &status, WNOHANG) == child; };
+  const auto pause = [] { std::this_thread::sleep_for(std::chrono::milliseconds(1)); };
+  int pipe = -1;
+  bool gone = false;
+  while (!gone && (pipe = open(fifo.c_str(), O_WRONLY | O_NONBLOCK)) < 0) {
+    pause();
+    gone = ended();
+  }
+  REQUIRE(!gone);  // it must read the text
+  std::signal(SIGPIPE, SIG_IGN);
+  // A pipe holds 64 KiB, so whoever has taken a MiB is at work, and has had time to stop before it
+  // takes sixteen.
+  const std::string line = "the cat sat on the mat\n";
+  constexpr int kMiB = 1 << 20;
+  bool told = false;
+  for (int written = 0; !(gone = ended()) && written < 16 * kMiB;) {
+    const ssize_t n = write(pipe, line.data(), line.size());
+    if (n < 0)
+      pause();
+    else
+      written += static_cast<int>(n);
+    if (!told && written >= kMiB) told = kill(child, signal) == 0;
+  }
+  if (!gone) {
+    kill(child, SIGKILL);
+    waitpid(child, &status, 0);
+  }
+  std::signal(SIGPIPE, SIG_DFL);
+  close(pipe);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
 // Subcommands as other tools find them in a help text.
@@ -196,4 +300,205 @@ TEST_CASE("config list shows every preset and every key") {
     CHECK(result.out.find("\n  " + preset.name + " ") != std::string::npos);
   for (const KeyInfo& key : config_keys())
     CHECK(result.out.find(" " + key.name + " ") != std::string::npos);
+}
+
+TEST_CASE("eval prints the metrics of a run or a checkpoint, for people and for machines") {
+  const nlohmann::json json = json_of("eval " + (models() / "run") + " --json");
+  CHECK(json["step"] == 4);
+  for (const char* name :
+       {"loss", "masked_lm_loss", "masked_lm_accuracy", "sampled_masked_lm_accuracy", "disc_loss",
+        "disc_auc", "disc_accuracy", "disc_precision", "disc_recall", "replaced_fraction", "skill",
+        "unigram_entropy"}) {
+    INFO(name);
+    REQUIRE(json[name].is_number());
+    CHECK(std::isfinite(json[name].get<double>()));
+  }
+  CHECK(json["masked_lm_loss"] > 1.0);
+  CHECK(json["disc_loss"] > 0.1);
+  CHECK(json["replaced_fraction"] > 0.0);
+  CHECK(json["heldout_tokens"] > 100);
+  CHECK(json_of("eval " + (models() / "run/checkpoints/step-000000004") + " --json") == json);
+  CHECK(json_of("eval " + (models() / "run") + " data=" + (models() / "data") + " --json") == json);
+
+  const Result shown = run("eval " + (models() / "run"));
+  CHECK(shown.status == 0);
+  CHECK(shown.err.empty());
+  CHECK(shown.out.starts_with((models() / "run/checkpoints/step-000000004") + " on "));
+  for (const char* name : {"masked_lm_loss", "disc_auc", "skill", "unigram_entropy"})
+    CHECK(shown.out.find(std::string("\n  ") + name + " ") != std::string::npos);
+}
+
+TEST_CASE("eval says what is missing or does not fit") {
+  check_error("eval none", 1,
+              "[none] expected a run or a checkpoint, got 'No such file or directory'");
+  check_error("eval " + (models() / "run") + " data=" + (models() / "none"), 1,
+              "[" + (models() / "none") +
+                  "] expected a data directory made by 'electra data build', got none");
+  check_error("eval " + (models() / "run") + " sed_len=3", 2,
+              "[command line] expected a configuration key, got 'sed_len'; did you mean "
+              "'seq_len'?");
+  check_error("eval", 2, "[command line] expected model (see 'electra eval --help'), got none");
+
+  const test::TemporaryDirectory other;
+  test::write_file(other / "vocab.txt", test::read_file(models() / "vocab.txt") + "more\n");
+  REQUIRE(run("data build " + (models() / "text.txt") + " --vocab " + (other / "vocab.txt") +
+              " --out " + (other / "data"))
+              .status == 0);
+  const Result refused = run("eval " + (models() / "run") + " data=" + (other / "data"));
+  CHECK(refused.status == 1);
+  CHECK(refused.out.empty());
+  CHECK(refused.err.starts_with("electra: error: [" + (other / "data") +
+                                "] expected data of the model's vocabulary, sha256 "));
+}
+
+TEST_CASE("probe says of each token how likely it is a replaced one") {
+  const std::string probe = "probe " + (models() / "run") + " \"The cat sat on the banana.\"";
+  const std::vector<std::string> tokens = {"the", "cat", "sat", "on", "the", "[UNK]", "."};
+  const auto check_probabilities = [&](const nlohmann::json& json) {
+    REQUIRE(json["replaced_probability"].size() == tokens.size());
+    for (const nlohmann::json& p : json["replaced_probability"]) {
+      CHECK(p > 0.0);
+      CHECK(p < 1.0);
+    }
+  };
+  const nlohmann::json json = json_of(probe + " --json");
+  CHECK(json.size() == 2);
+  CHECK(json["tokens"] == tokens);
+  check_probabilities(json);
+
+  const nlohmann::json corrupted = json_of(probe + " --json --corrupt --seed 3");
+  CHECK(corrupted.size() == 6);
+  CHECK(corrupted["original"] == tokens);
+  check_probabilities(corrupted);
+  int masked = 0;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    masked += corrupted["masked"][i] == "[MASK]";
+    CHECK(corrupted["tokens"][i] == corrupted["sampled"][i]);
+    CHECK(corrupted["replaced"][i] == (corrupted["tokens"][i] != corrupted["original"][i]));
+  }
+  CHECK(masked <= 1);  // 15 % of 9
+  CHECK(json_of(probe + " --json --corrupt --seed 3") == corrupted);
+  std::set<std::string> seen;
+  for (const char* seed : {"1", "2", "3", "4", "5", "6"})
+    seen.insert(json_of(probe + " --json --corrupt --seed " + seed)["masked"].dump());
+  CHECK(seen.size() > 1);
+
+  const Result shown = run(probe);
+  CHECK(shown.status == 0);
+  CHECK(std::count(shown.out.begin(), shown.out.end(), '\n') == 7);
+  CHECK(shown.out.find(" %  [UNK]\n") != std::string::npos);
+  CHECK(shown.out.find('\x1b') == std::string::npos);  // no terminal, no colour
+}
+
+TEST_CASE("probe says what it cannot look at") {
+  const std::string probe = "probe " + (models() / "run") + " ";
+  check_error("probe none x", 1,
+              "[none] expected a run or a checkpoint, got 'No such file or directory'");
+  check_error(probe + "'  '", 1, "[probe] expected a text of at least one word, got none");
+  check_error("probe " + (models() / "mlm") + " 'The cat sat.'", 2,
+              "[probe] expected a model with a discriminator, got one of electra_objective: false");
+  check_error("probe " + (models() / "run"), 2,
+              "[command line] expected text (see 'electra probe --help'), got none");
+  for (const std::string option : {"", " --corrupt", " --json"}) {
+    const Result result = run(probe + "\"$(printf 'caf\\351 the cat')\"" + option);
+    CHECK(result.status == 1);
+    CHECK(result.out.empty());
+    CHECK(result.err.starts_with("electra: error: [probe] expected UTF-8 text, got "));
+  }
+}
+
+TEST_CASE("a damaged checkpoint is an error of status 1 that names the file") {
+  const test::TemporaryDirectory directory;
+  std::filesystem::copy(models() / "run/checkpoints/step-000000004", directory / "checkpoint");
+  std::string weights = test::read_file(directory / "checkpoint/discriminator.safetensors");
+  weights.back() ^= 1;
+  test::write_file(directory / "checkpoint/discriminator.safetensors", weights);
+  for (const std::string command : {"eval ", "probe "}) {
+    const Result result = run(command + (directory / "checkpoint") +
+                              (command == "probe " ? " 'The cat.'" : " --json"));
+    CHECK(result.status == 1);
+    CHECK(result.out.empty());
+    CHECK(result.err.starts_with("electra: error: ["));
+    CHECK(result.err.find("discriminator.safetensors") != std::string::npos);
+  }
+}
+
+TEST_CASE("check golden reports each tensor, and its verdict is the exit status") {
+  const std::string file = std::string(ELECTRA_SOURCE_DIR) + "/tests/golden/layers.safetensors";
+  for (const std::string dtype : {"f64", "f32"}) {
+    const Result good = run("check golden " + file + " --dtype " + dtype);
+    CHECK(good.status == 0);
+    CHECK(good.err.empty());
+    CHECK(good.out.find("FAILED") == std::string::npos);
+    CHECK(std::regex_search(good.out, std::regex("\n[0-9]{3} passed, 0 failed\n$")));
+    CHECK(std::regex_search(good.out,
+                            std::regex("(^|\n)expect/loss +abs [0-9.e+-]+ +rel [0-9.e+-]+ +at 0 +"
+                                       "bound [0-9.e+-]+ +ok\n")));
+  }
+  // The same file with another weight of the discriminator's loss.
+  const test::TemporaryDirectory directory;
+  std::string bytes = test::read_file(file);
+  const size_t escaped = bytes.find("\\\"disc_weight\\\": 50.0");
+  REQUIRE(escaped != std::string::npos);
+  bytes[bytes.find("50.0", escaped)] = '4';
+  test::write_file(directory / "other.safetensors", bytes);
+  const Result bad = run("check golden " + (directory / "other.safetensors"));
+  CHECK(bad.status == 1);
+  CHECK(bad.err.empty());  // a verdict, not a failure of the command
+  CHECK(bad.out.find("FAILED\n") != std::string::npos);
+  CHECK(!bad.out.ends_with(" 0 failed\n"));
+
+  check_error("check golden none", 1,
+              "[none] expected to read a file, got 'No such file or directory'");
+  test::write_file(directory / "text", "no golden file, and none at all");
+  CHECK(run("check golden " + (directory / "text")).status == 1);
+  check_error("check golden " + file + " --dtype bf16", 1,
+              "[" + file +
+                  "] no bf16 reference in this file: expected tensors bf16_error/…, got "
+                  "none");
+  check_error("check golden " + file + " --dtype f64 --device cuda", 2,
+              "[--dtype] expected f32 or bf16 with --device cuda, got f64: it runs on the CPU "
+              "alone");
+  check_error("check golden " + file + " --dtype f16", 2,
+              "[command line] expected a valid --dtype (see 'electra check golden --help'), got "
+              "'f16 not in {f64,f32,bf16}'");
+  check_error("check golden", 2,
+              "[command line] expected file (see 'electra check golden --help'), got none");
+}
+
+TEST_CASE("what cannot be read as text is an error, and no empty result") {
+  const std::string vocabulary = " --vocab " + (models() / "vocab.txt") + " ";
+  check_error("tokenize" + vocabulary + (models() / "data"), 1,
+              "[" + (models() / "data") + "] expected to read a text file, got 'Is a directory'");
+  check_error("tokenize" + vocabulary + "none.txt", 1,
+              "[none.txt] expected to read a text file, got 'No such file or directory'");
+  CHECK(run("tokenize" + vocabulary + (models() / "text.txt"))
+            .out.starts_with("the cat sat on the mat .\n"));
+}
+
+TEST_CASE("a vocabulary that cannot be made is refused before any text is read") {
+  for (const std::string size : {"5", "0", "-1", "16777217"})
+    check_error("vocab train none.txt --out v.txt --size " + size, 2,
+                "[command line] expected a valid --size (see 'electra vocab train --help'), got "
+                "'Value " +
+                    size + " not in range 6 to 16777216'");
+  check_error("vocab train none.txt --out v.txt --size 6", 1,
+              "[none.txt] expected a text file or a folder of them, got 'No such file or "
+              "directory'");
+}
+
+TEST_CASE("a signal stops vocab train and data build, and nothing is left") {
+  const std::string vocabulary = models() / "vocab.txt";
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const test::TemporaryDirectory directory;
+    const std::string fifo = directory / "text", out = directory / "out";
+    CHECK(status_when_told_to_stop("vocab train " + fifo + " --out " + out, fifo, signal) ==
+          128 + signal);
+    std::filesystem::remove(fifo);
+    CHECK(status_when_told_to_stop(
+              "data build " + fifo + " --vocab " + vocabulary + " --out " + out, fifo, signal) ==
+          128 + signal);
+    std::filesystem::remove(fifo);
+    CHECK(std::filesystem::is_empty(directory.path()));
+  }
 }
