@@ -1,11 +1,13 @@
 // A whole training step: tokens/s, GFLOP/s and share of the GEMM peak measured in the same run.
-//   bench_step --config small --sequences 16 --seq-len 128 --threads 2 [--json]
+//   bench_step                                                       tiny as it is configured, small at 16 x 128
+//   bench_step --config small --sequences 32 --threads 2 [--json]    one configuration, changed
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "kernels/core/thread_pool.h"
 #include "model/initialize.h"
@@ -20,9 +22,9 @@ using namespace electra;
 namespace {
 
 struct Options {
-  std::string config = "small";
+  std::string config;  // empty: the two that are measured by default
   std::vector<std::string> overrides;
-  int64_t sequences = 16, seq_len = 128;
+  std::optional<int64_t> sequences, seq_len;  // in place of the configuration's
   int threads = 2, rounds = 15;
   bool json = false;
 };
@@ -31,9 +33,10 @@ double quantile(std::vector<double> sorted, double q) {
   return sorted[static_cast<size_t>(q * static_cast<double>(sorted.size() - 1) + 0.5)];
 }
 
-int bench(Options options) {
-  options.overrides.push_back(fmt::format("batch.sequences={}", options.sequences));
-  options.overrides.push_back(fmt::format("seq_len={}", options.seq_len));
+// One micro-batch of full sequences, again and again.
+void bench(Options options) {
+  if (options.sequences) options.overrides.push_back(fmt::format("batch.sequences={}", *options.sequences));
+  if (options.seq_len) options.overrides.push_back(fmt::format("seq_len={}", *options.seq_len));
   const PretrainConfig config = load_config(options.config, options.overrides).config;
   ThreadPool pool(options.threads);
   const Stream stream(pool);
@@ -56,22 +59,22 @@ int bench(Options options) {
   }
   std::sort(seconds.begin(), seconds.end());
   const double median = quantile(seconds, 0.5), flops = step.program().step_cost().flops;
-  const double tokens = static_cast<double>(shape.tokens);
+  const HostBatch& batch = source.fill(0);
+  const double tokens = static_cast<double>(batch.tokens);
   if (options.json) {
-    const nlohmann::json line = {{"config", options.config}, {"sequences", options.sequences}, {"seq_len", options.seq_len},
+    const nlohmann::json line = {{"config", options.config}, {"sequences", batch.sequences}, {"seq_len", shape.max_seq_len},
                                  {"threads", options.threads}, {"step_ms", median * 1e3}, {"step_ms_p10", quantile(seconds, 0.1) * 1e3},
                                  {"step_ms_p90", quantile(seconds, 0.9) * 1e3}, {"tokens_per_second", tokens / median},
                                  {"flops_per_step", flops}, {"gflops", flops / median / 1e9}, {"gemm_peak_gflops", peak / 1e9},
                                  {"share_of_peak", flops / median / peak}, {"arena_bytes", step.program().program().arena_bytes()}};
     fmt::print("{}\n", line.dump());
-    return 0;
+    return;
   }
   fmt::print("{} {}x{}, {} thread(s): {:.1f} ms a step (p10 {:.1f}, p90 {:.1f}), {:.0f} tokens/s, {:.1f} GFLOP, {:.1f} GFLOP/s, "
              "{:.0f} % of the GEMM peak {:.1f} GFLOP/s, arena {:.1f} MiB\n",
-             options.config, options.sequences, options.seq_len, options.threads, median * 1e3, quantile(seconds, 0.1) * 1e3,
+             options.config, batch.sequences, shape.max_seq_len, options.threads, median * 1e3, quantile(seconds, 0.1) * 1e3,
              quantile(seconds, 0.9) * 1e3, tokens / median, flops / 1e9, flops / median / 1e9, 100 * flops / median / peak, peak / 1e9,
              static_cast<double>(step.program().program().arena_bytes()) / 1048576.0);
-  return 0;
 }
 
 }  // namespace
@@ -79,16 +82,27 @@ int bench(Options options) {
 int main(int argc, char** argv) {
   CLI::App app("A whole training step against the GEMM peak");
   Options options;
-  app.add_option("--config", options.config, "preset or YAML file");
-  app.add_option("--sequences", options.sequences);
-  app.add_option("--seq-len", options.seq_len);
-  app.add_option("--threads", options.threads);
-  app.add_option("--rounds", options.rounds);
-  app.add_flag("--json", options.json);
-  app.add_option("overrides", options.overrides, "key=value");
+  app.add_option("--config", options.config, "preset or YAML file; without it: tiny, and small at 16 x 128");
+  app.add_option("--sequences", options.sequences, "sequences of the batch, in place of the configuration's")->check(CLI::PositiveNumber);
+  app.add_option("--seq-len", options.seq_len, "tokens of a sequence, in place of the configuration's")->check(CLI::PositiveNumber);
+  app.add_option("--threads", options.threads)->check(CLI::Range(1, 1024))->capture_default_str();
+  app.add_option("--rounds", options.rounds, "steps measured")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_flag("--json", options.json, "one JSON object a configuration");
+  app.add_option("overrides", options.overrides, "key=value")->needs("--config");
   CLI11_PARSE(app, argc, argv);
   try {
-    return bench(options);
+    if (!options.config.empty()) {
+      bench(options);
+      return 0;
+    }
+    Options tiny = options, small = options;
+    tiny.config = "tiny";
+    small.config = "small";
+    if (!small.sequences) small.sequences = 16;
+    if (!small.seq_len) small.seq_len = 128;
+    bench(tiny);
+    bench(small);
+    return 0;
   } catch (const std::exception& error) {
     fmt::print(stderr, "bench_step: error: {}\n", error.what());
     return 1;
