@@ -1,31 +1,17 @@
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <csignal>
-#include <functional>
 #include <thread>
 #include <vector>
 
 #include "kernels/core/device.h"
 #include "kernels/gemm.h"
+#include "tests/child_process.h"
+#include "tests/temporary_directory.h"
 #include "trainer/signals.h"
 
 using namespace electra;
-
-namespace {
-
-// Exit status of a child process that runs body; body's result is its status.
-int in_child(const std::function<int()>& body) {
-  const pid_t child = fork();
-  if (child == 0) _exit(body());
-  int status = 0;
-  waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-}  // namespace
+using test::in_child;
 
 TEST_CASE("SIGINT and SIGTERM only set a flag") {
   CHECK(in_child([] {
@@ -83,6 +69,35 @@ TEST_CASE("a new guard starts without a signal") {
           }
           const SignalGuard guard;
           return guard.received();
+        }) == 0);
+}
+
+TEST_CASE("the first Ctrl-C is answered before the program comes to it, and only a Ctrl-C is") {
+  const test::TemporaryDirectory directory;
+  const std::string path = directory / "err";
+  const auto answer = [&](std::string_view notice, std::initializer_list<int> signals) {
+    const int status = in_child([&] {
+      dup2(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644), STDERR_FILENO);
+      const SignalGuard guard(notice);
+      for (const int signal : signals) {
+        errno = 77;
+        raise(signal);
+        if (errno != 77) return 2;
+      }
+      return 0;
+    });
+    return std::pair(status, test::read_file(path));
+  };
+  CHECK(answer("stopping soon", {SIGINT}) == std::pair(0, std::string("stopping soon\n")));
+  CHECK(answer("stopping soon", {SIGINT, SIGINT}) == std::pair(130, std::string("stopping soon\n")));
+  CHECK(answer("stopping soon", {SIGTERM}) == std::pair(0, std::string()));
+  CHECK(answer("", {SIGINT}) == std::pair(0, std::string()));
+  CHECK(in_child([] {
+          close(STDERR_FILENO);  // nowhere to write to
+          const SignalGuard guard("stopping soon");
+          errno = 77;
+          raise(SIGINT);
+          return errno == 77 ? 0 : 2;
         }) == 0);
 }
 

@@ -2,6 +2,7 @@
 // second SIGINT ends the process at once.
 #pragma once
 #include <memory>
+#include <string_view>
 
 namespace electra {
 
@@ -9,7 +10,8 @@ namespace electra {
 // thread that made the guard: every other thread of the program is started under a SignalsBlocked (kernels/core/thread_pool.h).
 class SignalGuard {
  public:
-  SignalGuard();
+  // notice: a line for standard error as soon as the first signal is a SIGINT, for a user who waits; empty: none.
+  explicit SignalGuard(std::string_view notice = {});
   ~SignalGuard();
   SignalGuard(const SignalGuard&) = delete;
   SignalGuard& operator=(const SignalGuard&) = delete;
