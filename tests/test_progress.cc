@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <functional>
 #include <sstream>
 
@@ -61,20 +62,51 @@ TEST_CASE("the bar shows everything where there is room") {
 }
 
 TEST_CASE("a narrow bar leaves out what matters least and never exceeds its width") {
-  CHECK(format_bar(kState, 80, false) ==
-        "1,234/12,000  10 %  loss 41.234  mlm 7.123  disc 0.6821  25.1 k tok/s  eta 12:05");
-  CHECK(format_bar(kState, 50, false) == "1,234/12,000  loss 41.234  mlm 7.123  disc 0.6821");
-  CHECK(format_bar(kState, 30, false) == "1,234/12,000  loss 41.234");
-  CHECK(format_bar(kState, 25, false) == "1,234/12,000  loss 41.234");
-  CHECK(format_bar(kState, 12, false) == "1,234/12,000");
-  CHECK(format_bar(kState, 5, false) == "1,234");
+  CHECK(format_bar(kState, 115, false) ==
+        "1,234/12,000  10 %  loss 41.234  mlm 7.123  disc 0.6821  25.1 k tok/s  mfu 46 %  wait 1.2 %  "
+        "312 MiB  eta 12:05");
+  CHECK(format_bar(kState, 79, false) ==
+        "1234/12000 loss 41.2 mlm 7.12 disc 0.682 25.1k/s mfu 46% wait 1% 312M 12:05");
+  CHECK(format_bar(kState, 60, false) ==
+        "1234/12000  loss 41.2  mlm 7.12  disc 0.682  25.1k/s  12:05");
+  CHECK(format_bar(kState, 40, false) == "1234/12000 loss 41.2 mlm 7.12 disc 0.682");
+  CHECK(format_bar(kState, 20, false) == "1234/12000 loss 41.2");
+  CHECK(format_bar(kState, 12, false) == "1234/12000 l");
+  CHECK(format_bar(kState, 5, false) == "1234/");
   for (int columns = 0; columns < 200; ++columns)
     CHECK(static_cast<int>(format_bar(kState, columns, false).size()) <= columns);
 }
 
+TEST_CASE("80 columns carry every fact of a million steps") {
+  ProgressState state = kState;
+  state.step = 123456;
+  state.train_steps = 1000000;
+  state.memory_bytes = int64_t{12} << 30;
+  state.eta_seconds = 23 * 3600 + 12 * 60;
+  CHECK(format_bar(state, 79, false) ==
+        "123456/1000000 loss 41.2 mlm 7.12 disc 0.682 25.1k/s mfu 46% wait 1% 12G 23h12");
+  state.memory_bytes = 312 << 20;
+  CHECK(format_bar(state, 79, false) ==
+        "123456/1000000 loss 41.2 mlm 7.12 disc 0.682 25.1k/s mfu 46% wait 1% 312M 23h12");
+  state.eta_seconds = 4 * 86400 + 3 * 3600;
+  state.tokens_per_second = 1.25e6;
+  CHECK(format_bar(state, 80, false).ends_with(" 1.25M/s mfu 46% wait 1% 312M 4d3h"));
+}
+
+TEST_CASE("a model without a discriminator shows none of its loss, one whose loss is not finite does") {
+  ProgressState state = kState;
+  state.disc_loss = std::nan("");
+  CHECK(format_bar(state, 140, false).find("disc nan") != std::string::npos);
+  CHECK(format_line(state).find("disc_loss nan") != std::string::npos);
+  state.disc_loss = -1;
+  CHECK(format_bar(state, 140, false).find("disc") == std::string::npos);
+  CHECK(format_bar(state, 79, false).find("disc") == std::string::npos);
+  CHECK(format_line(state).find("masked_lm_loss 7.1234  25.1 k tok/s") != std::string::npos);
+}
+
 TEST_CASE("colour adds escape sequences and no columns") {
-  const std::string plain = format_bar(kState, 100, false),
-                    coloured = format_bar(kState, 100, true);
+  const std::string plain = format_bar(kState, 120, false),
+                    coloured = format_bar(kState, 120, true);
   CHECK(plain.find('\x1b') == std::string::npos);
   CHECK(coloured.find('\x1b') != std::string::npos);
   std::string stripped;
@@ -146,11 +178,11 @@ TEST_CASE("a terminal gets one live line that steps aside for messages") {
     log::info("a message");
   });
   // The bar, cleared, the message on a line of its own, the bar again, cleared at the end.
-  const size_t bar = output.find("25.1 k tok/s"), message = output.find("\r\x1b[Ka message\r\n");
+  const size_t bar = output.find("25.1k/s"), message = output.find("\r\x1b[Ka message\r\n");
   REQUIRE(bar != std::string::npos);
   REQUIRE(message != std::string::npos);
   CHECK(bar < message);
-  CHECK(output.find("25.1 k tok/s", message) != std::string::npos);
+  CHECK(output.find("25.1k/s", message) != std::string::npos);
   CHECK(output.ends_with("\r\x1b[K"));
   CHECK(output.find("\x1b[1m") != std::string::npos);
   CHECK(output.find("masked_lm_loss") == std::string::npos);
@@ -162,7 +194,7 @@ TEST_CASE("NO_COLOR keeps the bar and drops the colour") {
     Progress progress(Progress::Mode::automatic);
     progress.update(kState, true);
   });
-  CHECK(output.find("25.1 k tok/s") != std::string::npos);
+  CHECK(output.find("25.1k/s") != std::string::npos);
   CHECK(output.find("\x1b[1m") == std::string::npos);
 }
 

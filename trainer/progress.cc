@@ -49,17 +49,52 @@ std::string gauge(double fraction, int width) {
   return "[" + cells + "]";
 }
 
-// A part of the bar; rank 0 always stays, the highest goes first.
+// "25.1k/s"
+std::string brief_rate(double rate) {
+  if (rate < 1e3) return fmt::format("{:.0f}/s", rate);
+  if (rate < 1e6) return fmt::format("{:.1f}k/s", rate / 1e3);
+  return fmt::format("{:.2f}M/s", rate / 1e6);
+}
+
+// "312M", "1.2G", "12G"
+std::string brief_memory(int64_t bytes) {
+  const double mib = static_cast<double>(bytes) / kMiB;
+  if (mib < 1024) return fmt::format("{:.0f}M", mib);
+  return fmt::format("{:.{}f}G", mib / 1024, mib < 10 * 1024 ? 1 : 0);
+}
+
+// "12:05", "3h05", "4d3h"
+std::string brief_duration(double seconds) {
+  const auto s = static_cast<int64_t>(std::llround(seconds));
+  if (s < 3600) return fmt::format("{}:{:02}", s / 60, s % 60);
+  if (s < 86400) return fmt::format("{}h{:02}", s / 3600, s / 60 % 60);
+  return fmt::format("{}d{}h", s / 86400, s / 3600 % 24);
+}
+
+// A part of the bar in full and in brief (empty: in full only); rank 0 always stays, the highest
+// goes first.
 struct Part {
-  std::string text;
+  std::string text, brief;
   int rank = 0;
   std::string_view style = {};
 };
 
-int width_of(const std::vector<Part>& parts) {
+constexpr int kGaugeRank = 8;
+
+int width_of(const std::vector<Part>& parts, int gap) {
   int width = 0;
-  for (const Part& part : parts) width += static_cast<int>(part.text.size()) + (width > 0 ? 2 : 0);
+  for (const Part& part : parts)
+    width += static_cast<int>(part.text.size()) + (width > 0 ? gap : 0);
   return width;
+}
+
+void drop_least(std::vector<Part>& parts, int columns, int gap) {
+  while (width_of(parts, gap) > columns) {
+    const auto least = std::max_element(
+        parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.rank < b.rank; });
+    if (least->rank == 0) break;
+    parts.erase(least);
+  }
 }
 
 }  // namespace
@@ -82,34 +117,48 @@ std::string format_bar(const ProgressState& s, int columns, bool colour) {
   constexpr int kNarrow = 8, kWide = 24;  // columns of the gauge
   const double fraction = fraction_done(s);
   std::vector<Part> parts;
-  parts.push_back({fmt::format("{}/{}", grouped(s.step), grouped(s.train_steps)), 0, ansi::kBold});
-  parts.push_back({gauge(fraction, kNarrow), 8, ansi::kGreen});
-  parts.push_back({fmt::format("{:.0f} %", 100 * fraction), 5});
-  parts.push_back({fmt::format("loss {:.3f}", s.loss), 0, ansi::kBold});
-  parts.push_back({fmt::format("mlm {:.3f}", s.masked_lm_loss), 1});
-  parts.push_back({fmt::format("disc {:.4f}", s.disc_loss), 2});
-  parts.push_back({format_rate(s.tokens_per_second), 4});
-  if (s.mfu >= 0) parts.push_back({fmt::format("mfu {:.0f} %", 100 * s.mfu), 6, ansi::kDim});
-  parts.push_back({fmt::format("wait {:.1f} %", 100 * s.data_wait), 7, ansi::kDim});
-  parts.push_back({format_memory(s.memory_bytes), 9, ansi::kDim});
-  if (s.eta_seconds >= 0) parts.push_back({"eta " + format_duration(s.eta_seconds), 3});
+  parts.push_back({fmt::format("{}/{}", grouped(s.step), grouped(s.train_steps)),
+                   fmt::format("{}/{}", s.step, s.train_steps), 0, ansi::kBold});
+  parts.push_back({gauge(fraction, kNarrow), "", kGaugeRank, ansi::kGreen});
+  parts.push_back({fmt::format("{:.0f} %", 100 * fraction), "", 5});
+  parts.push_back({fmt::format("loss {:.3f}", s.loss), fmt::format("loss {:.1f}", s.loss), 0,
+                   ansi::kBold});
+  parts.push_back({fmt::format("mlm {:.3f}", s.masked_lm_loss),
+                   fmt::format("mlm {:.2f}", s.masked_lm_loss), 1});
+  if (!(s.disc_loss < 0))
+    parts.push_back(
+        {fmt::format("disc {:.4f}", s.disc_loss), fmt::format("disc {:.3f}", s.disc_loss), 2});
+  parts.push_back({format_rate(s.tokens_per_second), brief_rate(s.tokens_per_second), 4});
+  if (s.mfu >= 0)
+    parts.push_back({fmt::format("mfu {:.0f} %", 100 * s.mfu),
+                     fmt::format("mfu {:.0f}%", 100 * s.mfu), 5, ansi::kDim});
+  parts.push_back({fmt::format("wait {:.1f} %", 100 * s.data_wait),
+                   fmt::format("wait {:.0f}%", 100 * s.data_wait), 6, ansi::kDim});
+  parts.push_back(
+      {format_memory(s.memory_bytes), brief_memory(s.memory_bytes), 7, ansi::kDim});
+  if (s.eta_seconds >= 0)
+    parts.push_back({"eta " + format_duration(s.eta_seconds), brief_duration(s.eta_seconds), 3});
 
-  while (width_of(parts) > columns) {
-    const auto least = std::max_element(
-        parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.rank < b.rank; });
-    if (least->rank == 0) break;
-    parts.erase(least);
+  int gap = 2;
+  if (width_of(parts, gap) - (kNarrow + gap) > columns) {
+    std::erase_if(parts, [](const Part& part) { return part.brief.empty(); });
+    for (Part& part : parts) part.text = part.brief;
+    drop_least(parts, columns, 1);
+    if (width_of(parts, gap) > columns) gap = 1;
   }
+  drop_least(parts, columns, gap);
   // Room to spare widens the gauge.
   for (Part& part : parts)
-    if (part.rank == 8)
-      part.text = gauge(fraction, std::clamp(kNarrow + columns - width_of(parts), kNarrow, kWide));
+    if (part.rank == kGaugeRank)
+      part.text =
+          gauge(fraction, std::clamp(kNarrow + columns - width_of(parts, gap), kNarrow, kWide));
 
   std::string bar;
   int room = columns;
   for (const Part& part : parts) {
     const std::string text =
-        ((bar.empty() ? "" : "  ") + part.text).substr(0, static_cast<size_t>(std::max(room, 0)));
+        (std::string(bar.empty() ? 0 : static_cast<size_t>(gap), ' ') + part.text)
+            .substr(0, static_cast<size_t>(std::max(room, 0)));
     room -= static_cast<int>(text.size());
     bar += colour && !part.style.empty() ? fmt::format("{}{}{}", part.style, text, ansi::kReset)
                                          : text;
@@ -118,9 +167,10 @@ std::string format_bar(const ProgressState& s, int columns, bool colour) {
 }
 
 std::string format_line(const ProgressState& s) {
-  std::string line = fmt::format(
-      "step {}/{}  loss {:.4f}  masked_lm_loss {:.4f}  disc_loss {:.4f}  {}", s.step, s.train_steps,
-      s.loss, s.masked_lm_loss, s.disc_loss, format_rate(s.tokens_per_second));
+  std::string line = fmt::format("step {}/{}  loss {:.4f}  masked_lm_loss {:.4f}", s.step,
+                                 s.train_steps, s.loss, s.masked_lm_loss);
+  if (!(s.disc_loss < 0)) line += fmt::format("  disc_loss {:.4f}", s.disc_loss);
+  line += "  " + format_rate(s.tokens_per_second);
   if (s.mfu >= 0) line += fmt::format("  mfu {:.1f} %", 100 * s.mfu);
   line += fmt::format("  data wait {:.1f} %  memory {}", 100 * s.data_wait,
                       format_memory(s.memory_bytes));

@@ -8,7 +8,8 @@ namespace electra {
 
 struct ProgressState {
   int64_t step = 0, train_steps = 0;
-  double loss = 0, masked_lm_loss = 0, disc_loss = 0;
+  double loss = 0, masked_lm_loss = 0;
+  double disc_loss = 0;      // < 0: the model has no discriminator
   double tokens_per_second = 0;
   double mfu = -1;           // model FLOP/s over the measured GEMM peak; < 0: not known
   double data_wait = 0;      // share of the time the step waited for data
@@ -16,8 +17,10 @@ struct ProgressState {
   double eta_seconds = -1;   // < 0: not known
 };
 
-// "1,234/12,000 [=====>     ] 10 %  loss 41.2 (mlm 7.123, disc 0.682)  25.1 k tok/s  …", at most
-// columns wide: what matters least goes first. Colour adds escape sequences, which take no columns.
+// "1,234/12,000  [=====>     ]  10 %  loss 41.234  mlm 7.123  disc 0.6821  25.1 k tok/s  mfu 46 %
+// wait 1.2 %  312 MiB  eta 12:05", at most columns wide: first the gauge goes, then every part is
+// written in brief ("25.1k/s" are tokens, the time at the end is the eta), which fits 80 columns,
+// then what matters least goes. Colour adds escape sequences, which take no columns.
 std::string format_bar(const ProgressState& state, int columns, bool colour);
 // The same facts for a log: "step 1234/12000 loss 41.2340 masked_lm_loss 7.1230 …".
 std::string format_line(const ProgressState& state);
