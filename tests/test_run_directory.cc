@@ -97,6 +97,26 @@ TEST_CASE("resume wants a run") {
                         "', which has no config.resolved.yaml");
 }
 
+TEST_CASE("a checkpoint is no run, and the error names the run it is of") {
+  const test::TemporaryDirectory directory;
+  const std::string run = fs::canonical(directory.path()).string(), checkpoints = run + "/checkpoints", step = checkpoints + "/step-000000005";
+  fs::create_directories(step);
+  for (const std::string& path : {run, step}) write_file(path + "/config.resolved.yaml", "size: tiny\n");
+  write_file(step + "/state.json", "{}");
+  fs::create_symlink("step-000000005", checkpoints + "/latest");
+  const std::string advice = "; --resume " + run + " continues from the latest checkpoint, --init-from takes the weights of any into a new run";
+  for (const std::string& path : {step, step + "/", checkpoints + "/latest"}) {
+    CHECK_THROWS_AS(RunDirectory::check(path), ConfigError);
+    CHECK_THROWS_WITH(RunDirectory::resume(path), "[run] expected the directory of a run, got '" + path + "', which is a checkpoint" + advice);
+  }
+  CHECK_THROWS_WITH(RunDirectory::check(checkpoints),
+                    "[run] expected the directory of a run, got '" + checkpoints + "', where its checkpoints are" + advice);
+  CHECK_FALSE(fs::exists(step + "/.lock"));
+  fs::rename(step, run + "/alone");
+  CHECK_THROWS_WITH(RunDirectory::check(run + "/alone"), Catch::Contains("which is a checkpoint; --resume RUN continues"));
+  CHECK_NOTHROW(RunDirectory::check(run));
+}
+
 TEST_CASE("two processes do not write to one run") {
   const test::TemporaryDirectory directory;
   const std::string path = directory / "run";

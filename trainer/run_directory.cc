@@ -91,16 +91,32 @@ RunDirectory RunDirectory::create(const std::string& path) {
   return run;
 }
 
-RunDirectory RunDirectory::resume(const std::string& path) {
+void RunDirectory::check(const std::string& path) {
   std::error_code error;
   if (!fs::is_directory(path, error))
     throw IoError("run",
                   fmt::format("expected the directory of a run, got '{}', which is none", path));
-  if (!fs::exists(path + "/config.resolved.yaml", error))
+  const fs::path canonical = fs::canonical(path);
+  const bool is_checkpoint = fs::exists(canonical / "state.json");
+  if (is_checkpoint || canonical.filename() == "checkpoints") {
+    const fs::path folder = is_checkpoint ? canonical.parent_path() : canonical;
+    const bool in_run = folder.filename() == "checkpoints";
+    throw ConfigError(
+        "run",
+        fmt::format("expected the directory of a run, got '{}', {}; --resume {} continues from the "
+                    "latest checkpoint, --init-from takes the weights of any into a new run",
+                    path, is_checkpoint ? "which is a checkpoint" : "where its checkpoints are",
+                    in_run ? folder.parent_path().string() : "RUN"));
+  }
+  if (!fs::exists(canonical / "config.resolved.yaml", error))
     throw IoError(
         "run",
         fmt::format("expected the directory of a run, got '{}', which has no config.resolved.yaml",
                     path));
+}
+
+RunDirectory RunDirectory::resume(const std::string& path) {
+  check(path);
   return RunDirectory(path);
 }
 

@@ -13,8 +13,10 @@ class RunDirectory {
   // Throws ConfigError that names --resume for a run with checkpoints; IoError for a directory that
   // holds something else, that cannot be written, or that another process writes to.
   static RunDirectory create(const std::string& path);
-  // Throws IoError where there is no run, or another process writes to it.
+  // Throws as check() does, and IoError where another process writes to the run.
   static RunDirectory resume(const std::string& path);
+  // Throws IoError where there is no run, and ConfigError, naming the run, for one of its checkpoints.
+  static void check(const std::string& path);
   ~RunDirectory();
   RunDirectory(RunDirectory&& other) noexcept;
   RunDirectory& operator=(RunDirectory&&) = delete;
