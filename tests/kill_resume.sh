@@ -3,6 +3,7 @@
 # undisturbed one. usage: kill_resume.sh ELECTRA CONFIG KILLS [STEPS] [SEED]
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,3p' "$0" >&2; exit 2; }
+here=$(cd "$(dirname "$0")" && pwd)
 electra=$(realpath "$1") config=$(realpath "$2") kills=$3 steps=${4:-200} seed=${5:-1}
 RANDOM=$seed
 work=$(mktemp -d)
@@ -10,13 +11,7 @@ trap 'rm -rf "$work"' EXIT
 cd "$work"
 
 # Generated text will do: what is compared is not what was learned.
-awk 'BEGIN {
-  split("cat dog cow hen fox owl pig bee ant rat", who); split("sat stood slept ran sang", did); split("mat hill road farm barn tree", where)
-  for (i = 0; i < 4000; ++i) {
-    printf "The %s %s on the %s and the %s %s there, too.\n", who[i % 10 + 1], did[i % 5 + 1], where[i % 6 + 1], who[int(i / 7) % 10 + 1], did[int(i / 3) % 5 + 1]
-    if (i % 8 == 7) print ""
-  }
-}' >text.txt
+"$here/generate_text.sh" >text.txt
 "$electra" vocab train text.txt --size 200 --out vocab.txt
 "$electra" data build text.txt --vocab vocab.txt --out data
 settings=(data=data "train_steps=$steps" warmup_steps=10 checkpoint_steps=10 eval_steps=100 log_steps=50 batch.sequences=8)
