@@ -4,10 +4,12 @@
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "kernels/core/error.h"
 #include "model/names.h"
 #include "trainer/files.h"
+#include "trainer/log.h"
 #include "trainer/run_directory.h"
 
 namespace electra {
@@ -54,7 +56,8 @@ std::string optimizer_file(const ParameterStore& store) {
 ordered_json to_json(const TrainState& s) {
   ordered_json json = {{"format", "electra-checkpoint"}, {"version", 1}, {"step", s.step}, {"adam_step", s.adam_step},
                        {"bad_steps", s.bad_steps}, {"tokens", s.tokens}, {"epoch", s.epoch}, {"next_example", s.next_example},
-                       {"seconds", s.seconds}, {"best_loss", nullptr}, {"best_step", s.best_step}, {"config_hash", s.config_hash}};
+                       {"seconds", s.seconds}, {"best_loss", nullptr}, {"best_step", s.best_step},
+                       {"source", s.source}, {"data_xxh64", s.data_xxh64}};
   if (s.best_loss) json["best_loss"] = *s.best_loss;
   return json;
 }
@@ -70,7 +73,8 @@ TrainState state_from(const ordered_json& json) {
   json.at("seconds").get_to(s.seconds);
   if (!json.at("best_loss").is_null()) s.best_loss = json.at("best_loss").get<double>();
   json.at("best_step").get_to(s.best_step);
-  json.at("config_hash").get_to(s.config_hash);
+  s.source = json.value("source", "");
+  s.data_xxh64 = json.value("data_xxh64", "");
   return s;
 }
 
@@ -91,6 +95,12 @@ TrainState verify(const fs::path& path) {
     const auto json = ordered_json::parse(read_file(state_path));
     if (json.at("format") != "electra-checkpoint" || json.at("version") != 1)
       throw FormatError(state_path.string(), "expected format electra-checkpoint, version 1, got another");
+    // The state itself, less its own checksum.
+    auto bare = json;
+    const auto expected = bare.at("xxh64").get<std::string>();
+    bare.erase("xxh64");
+    if (const std::string got = hex64(xxh64(bare.dump())); got != expected)
+      throw FormatError(state_path.string(), "expected checksum " + expected + ", got " + got);
     for (const auto& [name, entry] : json.at("files").items()) {
       const fs::path file = path / name;
       if (!fs::exists(file)) throw FormatError(file.string(), "expected a file of the checkpoint, got none");
@@ -101,46 +111,51 @@ TrainState verify(const fs::path& path) {
       const auto expected = entry.at("xxh64").get<std::string>(), got = hex64(xxh64(content.bytes()));
       if (got != expected) throw FormatError(file.string(), "expected checksum " + expected + ", got " + got);
     }
-    // The state itself, less its own checksum.
-    auto bare = json;
-    const auto expected = bare.at("xxh64").get<std::string>();
-    bare.erase("xxh64");
-    if (const std::string got = hex64(xxh64(bare.dump())); got != expected)
-      throw FormatError(state_path.string(), "expected checksum " + expected + ", got " + got);
     return state_from(json);
   } catch (const nlohmann::json::exception& error) {
     throw FormatError(state_path.string(), std::string("expected the state of a checkpoint in JSON, got '") + error.what() + "'");
   }
 }
 
-// A run, its folder of checkpoints, or a checkpoint: the checkpoint meant.
-fs::path resolve(const fs::path& path) {
-  if (!fs::exists(path)) throw IoError(path.string(), "expected a run or a checkpoint, got 'No such file or directory'");
-  for (const fs::path& candidate : {path / "checkpoints" / "latest", path / "latest"})
-    if (fs::is_symlink(fs::symlink_status(candidate))) {
-      std::error_code error;
-      const fs::path target = fs::canonical(candidate, error);
-      if (error) throw FormatError(candidate.string(), "expected a link to a checkpoint, got one to nothing");
-      return target;
-    }
-  if (!fs::exists(path / kState)) throw IoError(path.string(), "expected a run with a checkpoint, or a checkpoint, got neither");
-  return fs::canonical(path);
-}
-
-std::string newest_good(const fs::path& damaged) {
-  const fs::path folder = damaged.parent_path();
-  auto steps = list_checkpoints(folder);
+// What to do where a checkpoint cannot be used; except: the name of that one.
+std::string newest_good(const fs::path& folder, const fs::path& except = {}) {
+  const auto steps = list_checkpoints(folder);
   for (auto it = steps.rbegin(); it != steps.rend(); ++it) {
     const fs::path candidate = folder / checkpoint_name(*it);
-    if (candidate.filename() == damaged.filename()) continue;
+    if (candidate.filename() == except) continue;
     try {
       verify(candidate);
-      return "the newest good checkpoint is " + candidate.string();
     } catch (const Error&) {
       continue;
     }
+    return "the newest good checkpoint is " + candidate.string() + "; to go on from it: ln -sfn " + candidate.filename().string() + " " +
+           (folder / "latest").string();
   }
   return "there is no good checkpoint beside it";
+}
+
+// A run, its folder of checkpoints, or a checkpoint: the checkpoint meant.
+fs::path resolve(const fs::path& path) {
+  const fs::path folders[] = {path / "checkpoints", path};
+  for (const fs::path& link : {folders[0] / "latest", folders[1] / "latest", path}) {
+    if (!fs::is_symlink(fs::symlink_status(link))) continue;
+    std::error_code error;
+    const fs::path target = fs::canonical(link, error);
+    if (error) throw FormatError(link.string(), "expected a link to a checkpoint, got one to nothing; " + newest_good(link.parent_path()));
+    if (link != path) return target;
+  }
+  if (!fs::exists(path)) throw IoError(path.string(), "expected a run or a checkpoint, got 'No such file or directory'");
+  if (const fs::path own = fs::canonical(path); fs::exists(own / kState) || checkpoint_step(own.filename().string())) return own;
+  for (const fs::path& folder : folders)
+    if (!list_checkpoints(folder).empty())
+      throw FormatError((folder / "latest").string(), "expected a link to a checkpoint, got none; " + newest_good(folder));
+  throw IoError(path.string(), "expected a run with a checkpoint, or a checkpoint, got neither");
+}
+
+// A file that holds more than the model is of another model.
+void check_no_surplus(const Safetensors& content, const std::set<std::string>& known) {
+  for (const NamedTensor& t : content.tensors())
+    if (!known.count(t.name)) throw FormatError(content.name(), "expected no tensor that the model lacks, got " + t.name);
 }
 
 void copy_in(const NamedTensor& from, const Tensor& to, int64_t begin) {
@@ -201,19 +216,29 @@ Checkpoint::Checkpoint(fs::path path) : path_(std::move(path)) {
     std::string message = error.what();
     // "[file] what": keep the place, add what to do.
     const size_t end = message.find("] ");
-    throw FormatError(message.substr(1, end - 1), message.substr(end + 2) + "; " + newest_good(path_));
+    throw FormatError(message.substr(1, end - 1), message.substr(end + 2) + "; " + newest_good(path_.parent_path(), path_.filename()));
   }
 }
 
 Checkpoint Checkpoint::open(const fs::path& path) { return Checkpoint(resolve(path)); }
 
-void Checkpoint::load_weights(const ElectraConfig& config, ParameterStore& store) const {
+void Checkpoint::load_weights(const ElectraConfig& config, ParameterStore& store, bool whole) const {
   for (const Half half : {Half::discriminator, Half::generator}) {
     const auto tensors = published_tensors(config, store, half);
-    if (tensors.empty()) continue;
     const fs::path file = path_ / file_of(half);
+    const bool exists = fs::exists(file);
+    if (tensors.empty()) {
+      if (exists && whole) log::info(file.string() + " is left behind: this configuration has no such half");
+      continue;
+    }
+    if (!exists) throw FormatError(file.string(), "expected the weights of that half, got a checkpoint trained without it");
     const Safetensors content(read_file(file), file.string());
-    for (const PublishedTensor& t : tensors) copy_in(content.get(t.name, "F32", extents(t.shape)), store.value(*t.parameter), t.begin);
+    std::set<std::string> known;
+    for (const PublishedTensor& t : tensors) {
+      copy_in(content.get(t.name, "F32", extents(t.shape)), store.value(*t.parameter), t.begin);
+      known.insert(t.name);
+    }
+    if (whole) check_no_surplus(content, known);
   }
 }
 
@@ -221,12 +246,18 @@ void Checkpoint::load_all(const ElectraConfig& config, ParameterStore& store) co
   load_weights(config, store);
   const fs::path file = path_ / kOptimizer;
   const Safetensors content(read_file(file), file.string());
+  std::set<std::string> known;
+  const auto load = [&](const std::string& name, const Shape& shape, const Tensor& to, int64_t begin) {
+    copy_in(content.get(name, "F32", extents(shape)), to, begin);
+    known.insert(name);
+  };
   for (const Parameter& p : store.parameters())
     for (const PublishedSlice& s : published_slices(p)) {
       const std::string name = "opt." + parameter_name(s.half, s.name);
-      copy_in(content.get(name + ".m", "F32", extents(s.shape)), store.first_moment(p), s.begin);
-      copy_in(content.get(name + ".v", "F32", extents(s.shape)), store.second_moment(p), s.begin);
+      load(name + ".m", s.shape, store.first_moment(p), s.begin);
+      load(name + ".v", s.shape, store.second_moment(p), s.begin);
     }
+  check_no_surplus(content, known);
 }
 
 }  // namespace electra

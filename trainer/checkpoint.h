@@ -24,7 +24,9 @@ struct TrainState {
   double seconds = 0;      // training time so far
   std::optional<double> best_loss;      // lowest held-out loss so far, and its step
   int64_t best_step = 0;
-  std::string config_hash;
+  // Where the batches come from, in words, and a checksum of the token shards ("" where there are none). Both are "" in a
+  // checkpoint written before they were kept.
+  std::string source, data_xxh64;
 };
 
 // Small text files stored with a checkpoint: config.resolved.yaml, vocab.txt, tokenizer_config.json.
@@ -45,14 +47,16 @@ std::vector<int64_t> list_checkpoints(const std::filesystem::path& checkpoints);
 class Checkpoint {
  public:
   // path: a run (its latest checkpoint), RUN/checkpoints, or a checkpoint. Throws IoError where there is none and FormatError,
-  // naming file and newest good checkpoint, for a damaged one.
+  // naming file and newest good checkpoint, for a damaged one and where `latest` is missing or points nowhere.
   static Checkpoint open(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
   const TrainState& state() const { return state_; }
   std::filesystem::path file(const std::string& name) const { return path_ / name; }
-  // Weights alone. Throws FormatError naming tensor, expected and got for another model.
-  void load_weights(const ElectraConfig& config, ParameterStore& store) const;
+  // Weights alone. Throws FormatError naming tensor, expected and got for another model, be it that the model lacks a tensor of
+  // the files. Only a half that the configuration has none of (uniform_generator, electra_objective) is left behind, and said
+  // to be. With whole = false the store holds a part of the model, and what has no place in it is passed over.
+  void load_weights(const ElectraConfig& config, ParameterStore& store, bool whole = true) const;
   // Weights and Adam's moments.
   void load_all(const ElectraConfig& config, ParameterStore& store) const;
 

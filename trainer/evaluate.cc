@@ -24,17 +24,16 @@ Evaluator::Evaluator(const ElectraConfig& config, const BatchShape& shape, Elect
 Metrics Evaluator::run(const std::function<bool(HostBatch&)>& next, bool auc_padding) {
   const ElectraGraph& traced = program_.traced();
   MetricSums sums;
-  int64_t padding = 0;
   HostBatch batch;
   for (uint32_t step = 0; next(batch); ++step) {
     StepState state{.seed = seed_, .step = step};
     set_denominators({&batch, 1}, options_.masking, state);
     program_.load(batch);
     program_.forward(state);
-    sums.add(program_.output(traced.masked_lm_sums), program_.output(traced.disc_loss_sum), program_.output(traced.disc_counts));
-    padding += batch.sequences * program_.shape().max_seq_len - batch.tokens;
+    sums.add(program_.output(traced.masked_lm_sums), program_.output(traced.disc_loss_sum), program_.output(traced.disc_counts),
+             padding_of(batch, program_.shape()));
   }
-  return sums.metrics(config_.gen_weight, config_.disc_weight, auc_padding ? padding : 0);
+  return sums.metrics(config_, auc_padding);
 }
 
 }  // namespace electra

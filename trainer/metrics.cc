@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace electra {
 namespace {
 
-double ratio(double a, double b) { return b > 0 ? a / b : 0; }
+constexpr double kNothing = std::numeric_limits<double>::quiet_NaN();
+
+double mean(double sum, double count) { return count > 0 ? sum / count : kNothing; }
+double share(double part, double whole) { return whole > 0 ? part / whole : 0; }
 
 double binary_entropy(double q) { return q <= 0 || q >= 1 ? 0 : -q * std::log(q) - (1 - q) * std::log(1 - q); }
 
@@ -14,15 +18,15 @@ double binary_entropy(double q) { return q <= 0 || q >= 1 ? 0 : -q * std::log(q)
 
 void MetricSums::clear() { *this = MetricSums(); }
 
-void MetricSums::add(const Tensor& sums, const Tensor& loss_sum, const Tensor& counts) {
+void MetricSums::add(const Tensor& sums, const Tensor& loss_sum, const Tensor& counts, int64_t padding) {
   const double* s = sums.as<double>();
   masked_lm_.loss += s[0];
   masked_lm_.correct += s[1];
   masked_lm_.sampled_correct += s[2];
   masked_lm_.weight += s[3];
   if (!counts) return;
-  disc_ = true;
   disc_loss_ += *loss_sum.as<double>();
+  padding_ += padding;
   for (size_t i = 0; i < counts_.size(); ++i) counts_[i] += counts.as<int64_t>()[i];
 }
 
@@ -32,36 +36,42 @@ void MetricSums::add(const MetricSums& other) {
   masked_lm_.sampled_correct += other.masked_lm_.sampled_correct;
   masked_lm_.weight += other.masked_lm_.weight;
   disc_loss_ += other.disc_loss_;
-  disc_ = disc_ || other.disc_;
+  padding_ += other.padding_;
   for (size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
 }
 
-Metrics MetricSums::metrics(double gen_weight, double disc_weight, int64_t padding) const {
+Metrics MetricSums::metrics(const ElectraConfig& config, bool auc_padding) const {
   Metrics m;
-  m.masked_lm_loss = ratio(masked_lm_.loss, masked_lm_.weight);
-  m.masked_lm_accuracy = ratio(masked_lm_.correct, masked_lm_.weight);
-  m.sampled_masked_lm_accuracy = ratio(masked_lm_.sampled_correct, masked_lm_.weight);
-  m.loss = gen_weight * m.masked_lm_loss;
-  if (!disc_) return m;
+  m.discriminator = config.electra_objective;
+  m.masked_lm_loss = mean(masked_lm_.loss, masked_lm_.weight);
+  m.masked_lm_accuracy = mean(masked_lm_.correct, masked_lm_.weight);
+  m.sampled_masked_lm_accuracy = mean(masked_lm_.sampled_correct, masked_lm_.weight);
+  m.loss = config.gen_weight * m.masked_lm_loss;
+  if (!m.discriminator) return m;
   const auto tokens = static_cast<double>(counts_[0]), replaced = static_cast<double>(counts_[1]);
   const auto predicted = static_cast<double>(counts_[3]), true_positive = static_cast<double>(counts_[4]);
-  m.disc_loss = ratio(disc_loss_, tokens);
-  m.disc_accuracy = ratio(static_cast<double>(counts_[2]), tokens);
-  m.disc_precision = ratio(true_positive, predicted);
-  m.disc_recall = ratio(true_positive, replaced);
-  m.replaced_fraction = ratio(replaced, tokens);
+  m.disc_loss = mean(disc_loss_, tokens);
+  m.disc_accuracy = mean(static_cast<double>(counts_[2]), tokens);
+  m.disc_precision = tokens > 0 ? share(true_positive, predicted) : kNothing;
+  m.disc_recall = tokens > 0 ? share(true_positive, replaced) : kNothing;
+  m.replaced_fraction = mean(replaced, tokens);
   const double entropy = binary_entropy(m.replaced_fraction);
-  m.skill = entropy > 0 ? 1 - m.disc_loss / entropy : 0;
+  m.skill = entropy == 0 ? 0 : 1 - m.disc_loss / entropy;
   const std::span<const int64_t> all(counts_);
   std::array<int64_t, kProbabilityBins> negatives;
   std::copy_n(all.begin() + kBinaryCounts, kProbabilityBins, negatives.begin());
-  negatives[0] += padding;
-  m.disc_auc = auc(negatives, all.subspan(kBinaryCounts + kProbabilityBins));
-  m.loss += disc_weight * m.disc_loss;
+  if (auc_padding) negatives[0] += padding_;
+  m.disc_auc = tokens > 0 ? auc(negatives, all.subspan(kBinaryCounts + kProbabilityBins)) : kNothing;
+  m.loss += config.disc_weight * m.disc_loss;
   return m;
 }
 
 std::vector<std::pair<std::string_view, double>> named(const Metrics& m) {
+  if (!m.discriminator)
+    return {{"loss", m.loss},
+            {"masked_lm_loss", m.masked_lm_loss},
+            {"masked_lm_accuracy", m.masked_lm_accuracy},
+            {"sampled_masked_lm_accuracy", m.sampled_masked_lm_accuracy}};
   return {{"loss", m.loss},
           {"masked_lm_loss", m.masked_lm_loss},
           {"disc_loss", m.disc_loss},

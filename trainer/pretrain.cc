@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <memory>
@@ -12,6 +14,7 @@
 #include "trainer/batch_source.h"
 #include "trainer/build_info.h"
 #include "trainer/checkpoint.h"
+#include "trainer/config_summary.h"
 #include "trainer/data/data_set.h"
 #include "trainer/device_info.h"
 #include "trainer/evaluate.h"
@@ -33,7 +36,13 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kBadStepsInARow = 3;
+// Of an evaluation's metrics, those of its line in the log.
+constexpr std::array<std::string_view, 7> kShown = {"loss",     "masked_lm_loss",    "masked_lm_accuracy", "disc_loss",
+                                                    "disc_auc", "replaced_fraction", "skill"};
 constexpr double kFewestPiecesKept = 0.9;  // below this share a warning names the key to change
+
+// The first Ctrl-C is answered at once, the loop sees it between two steps.
+constexpr std::string_view kInterrupted = "stopping after this step, with a checkpoint; press Ctrl-C again to stop at once";
 
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
@@ -59,24 +68,77 @@ RunData open_data(ResolvedConfig& resolved, bool synthetic) {
   return data;
 }
 
+// Ids, sentences and documents of a data set: what two builds of the same data have in common.
+std::string data_checksum(const DataSet& set) {
+  uint64_t h = 0;
+  for (const auto& [name, shard] : {std::pair{"train.idx", &set.train()}, std::pair{"heldout.idx", &set.heldout()}}) {
+    for (const std::string& block : shard->info().block_xxh64) h = xxh64(block, h);
+    h = xxh64(MappedFile(set.directory() / name).bytes(), h);
+  }
+  return hex64(h);
+}
+
+std::string source_of(const PretrainRequest& request) {
+  if (request.synthetic) return "--synthetic";
+  return request.overfit > 0 ? fmt::format("--overfit {}", request.overfit) : "data";
+}
+
+constexpr std::string_view kFixedOnResume = "a resumed run cannot change it: start a new run with --init-from to take the weights along";
+
+// Embeddings are of the entries of a vocabulary, whatever its size.
+void check_vocabulary_of(const Checkpoint& checkpoint, const RunData& data) {
+  if (!data.set) return;
+  const std::filesystem::path vocabulary = checkpoint.file("vocab.txt");
+  if (!std::filesystem::exists(vocabulary))
+    throw DataError(vocabulary.string(), "expected the vocabulary of the checkpoint, got none: it was trained with --synthetic");
+  check_vocabulary(*data.set, Vocabulary::load(vocabulary));
+}
+
+// A resumed run goes on with the batches and the settings it began with. now: source and data of this process.
+void check_resumed(const Checkpoint& checkpoint, const TrainState& now, const RunData& data, const ResolvedConfig& config) {
+  const TrainState& before = checkpoint.state();
+  if (!before.source.empty() && before.source != now.source)
+    throw ConfigError("command line", fmt::format("expected batches of {} as the run began, got {}; {}", before.source, now.source, kFixedOnResume));
+  check_vocabulary_of(checkpoint, data);
+  if (!before.source.empty() && before.data_xxh64 != now.data_xxh64)
+    throw DataError(config.config.data, fmt::format("expected the data the run began with, checksum {}, got {}; {}", before.data_xxh64,
+                                                    now.data_xxh64, kFixedOnResume));
+  check_resume(load_config(checkpoint.file("config.resolved.yaml").string(), {}).config, config);
+}
+
 class PretrainRun {
  public:
+  // Nothing is written before all there is to check has been: data, weights, and last, where the run is a new one, its directory.
   explicit PretrainRun(PretrainRequest request)
-      : request_(std::move(request)),
-        pool_(request_.threads),
-        data_(open_data(request_.config, request_.synthetic)),
-        directory_(request_.resume ? RunDirectory::resume(config().run) : RunDirectory::create(config().run)) {}
+      : request_(std::move(request)), signals_(request_.quiet ? std::string_view() : kInterrupted), pool_(request_.threads) {
+    if (request_.resume) directory_.emplace(RunDirectory::resume(config().run));
+    data_ = open_data(request_.config, request_.synthetic);
+    make_model();
+    if (!request_.resume) directory_.emplace(RunDirectory::create(config().run));
+  }
 
   int run() {
+    if (state_.step >= config().train_steps) {
+      log::info(fmt::format("nothing to do: the run in {} is at step {} of train_steps={}; 'electra pretrain --resume {} train_steps=N' trains on",
+                            config().run, state_.step, config().train_steps, config().run));
+      return 0;
+    }
     begin();
     int status = 0;
+    bool due = false;
     while (state_.step < config().train_steps) {
       train_one_step();
       const int64_t step = state_.step;
       const bool last = step == config().train_steps, stop = signals_.received() != 0;
       if (step % config().log_steps == 0 || last) log_step();
       if (!data_.heldout_batches.empty() && (step % config().eval_steps == 0 || last)) evaluate();
-      if (step % config().checkpoint_steps == 0 || last || stop) checkpoint();
+      // While steps are being skipped a checkpoint waits for a good one: the last good one must outlive three in a row. The end
+      // and a stop cannot wait.
+      due = due || step % config().checkpoint_steps == 0;
+      if ((due && state_.bad_steps == 0) || last || stop) {
+        checkpoint();
+        due = false;
+      }
       if (stop && !last) {
         status = signals_.exit_status();
         log::info(fmt::format("stopped by a signal after step {}; continue with: electra pretrain --resume {}", step, config().run));
@@ -89,40 +151,50 @@ class PretrainRun {
  private:
   const PretrainConfig& config() const { return request_.config.config; }
 
+  void make_model() {
+    const ElectraGraphOptions graph = graph_options(config(), data_.special, /*train=*/true, request_.threads);
+    step_.emplace(config().model, micro_batch_shape(config()), graph, optimizer_config(config()), Stream(pool_));
+    TrainState start;
+    start.source = source_of(request_);
+    if (data_.set) start.data_xxh64 = data_checksum(*data_.set);
+    if (request_.resume) {
+      const Checkpoint checkpoint = Checkpoint::open(config().run);
+      check_resumed(checkpoint, start, data_, request_.config);
+      checkpoint.load_all(config().model, *step_->store());
+      state_ = checkpoint.state();
+      last_checkpoint_ = checkpoint.path().string();
+    } else {
+      initialize(*step_->store(), static_cast<uint64_t>(config().seed));
+      if (!request_.init_from.empty()) {
+        const Checkpoint checkpoint = Checkpoint::open(request_.init_from);
+        check_vocabulary_of(checkpoint, data_);
+        checkpoint.load_weights(config().model, *step_->store());
+      }
+    }
+    state_.source = start.source;
+    state_.data_xxh64 = start.data_xxh64;
+    resumed_seconds_ = state_.seconds;
+    if (!data_.heldout_batches.empty())
+      evaluator_.emplace(config().model, micro_batch_shape(config()), graph, static_cast<uint64_t>(config().seed), Stream(pool_), step_->store());
+  }
+
   void begin() {
-    log::set_file(directory_.log());
+    log::set_file(directory_->log());
     for (const std::string& warning : request_.config.warnings) log::warning(warning);
     log::info(device_banner(request_.threads));
     log::info(fmt::format("electra {} ({})", build_info().version, build_info().commit));
-
-    const Stream stream(pool_);
-    const ElectraGraphOptions graph = graph_options(config(), data_.special, /*train=*/true, request_.threads);
-    step_.emplace(config().model, micro_batch_shape(config()), graph, optimizer_config(config()), stream);
-    if (request_.resume) {
-      const Checkpoint checkpoint = Checkpoint::open(config().run);
-      checkpoint.load_all(config().model, *step_->store());
-      state_ = checkpoint.state();
-    } else {
-      initialize(*step_->store(), static_cast<uint64_t>(config().seed));
-      if (!request_.init_from.empty()) Checkpoint::open(request_.init_from).load_weights(config().model, *step_->store());
-    }
-    state_.config_hash = config_hash(config());
-    resumed_seconds_ = state_.seconds;
     make_source();
-    if (!data_.heldout_batches.empty())
-      evaluator_.emplace(config().model, micro_batch_shape(config()), graph, static_cast<uint64_t>(config().seed), stream, step_->store());
-
     const std::string yaml = to_yaml(request_.config);
-    replace_file(directory_.config(), yaml);
-    log::record("configuration:\n" + yaml);
+    replace_file(directory_->config(), yaml);
     extra_["config.resolved.yaml"] = yaml;
     if (data_.set)
       for (const char* name : {"vocab.txt", "tokenizer_config.json"}) extra_[name] = read_file(data_.set->directory() / name);
-    metrics_.emplace(request_.resume ? MetricsLog::resume(directory_.metrics(), state_.config_hash, state_.step)
-                                     : MetricsLog::create(directory_.metrics(), state_.config_hash));
-    tensorboard_.emplace(directory_.path());
+    const std::string hash = config_hash(config());
+    metrics_.emplace(request_.resume ? MetricsLog::resume(directory_->metrics(), hash, state_.step)
+                                     : MetricsLog::create(directory_->metrics(), hash));
+    tensorboard_.emplace(directory_->path());
     describe();
-    gemm_peak_ = measure_gemm_peak(stream);
+    gemm_peak_ = measure_gemm_peak(Stream(pool_));
     progress_.emplace(request_.quiet ? Progress::Mode::quiet : Progress::Mode::automatic);
     started_ = Clock::now();
   }
@@ -137,6 +209,7 @@ class PretrainRun {
   }
 
   void describe() const {
+    log::info(fmt::format("configuration, by origin; {} has it key by key:\n{}", directory_->config(), configuration_summary(request_.config)));
     for (const std::string& line : deviations(config())) log::info(line);
     log::info(fmt::format("model: {:.2f} M parameters, {:.1f} GFLOP a step, activations {:.0f} MiB",
                           static_cast<double>(step_->store()->count()) / 1e6, step_flops() / 1e9,
@@ -183,9 +256,9 @@ class PretrainRun {
                                state_.step, result.loss, result.grad_norm));
       if (state_.bad_steps == kBadStepsInARow)
         throw Error(fmt::format("step {}", state_.step),
-                    fmt::format("expected a finite loss, got none {} times in a row; checkpoints in {} are as they were; lower "
-                                "optimizer.learning_rate or raise warmup_steps",
-                                kBadStepsInARow, directory_.checkpoints()));
+                    fmt::format("expected a finite loss, got none {} times in a row; {}; lower optimizer.learning_rate or raise warmup_steps",
+                                kBadStepsInARow,
+                                last_checkpoint_.empty() ? "there is no checkpoint yet" : "the last good checkpoint is " + last_checkpoint_));
     }
     const double share = static_cast<double>(result.tokens) / static_cast<double>(config().tokens_per_step());
     throughput_.add_step(result.tokens, step_flops() * share, seconds_since(begin), waited);
@@ -194,10 +267,10 @@ class PretrainRun {
 
   void show(const StepResult& result, bool log_step) {
     ProgressState p{.step = state_.step, .train_steps = config().train_steps};
-    const Metrics m = log_step ? interval_metrics_ : sums_.metrics(config().model.gen_weight, config().model.disc_weight);
+    const Metrics m = log_step ? interval_metrics_ : sums_.metrics(config().model, config().metrics.auc_padding);
     p.loss = log_step ? m.loss : result.loss;
     p.masked_lm_loss = m.masked_lm_loss;
-    p.disc_loss = m.disc_loss;
+    p.disc_loss = m.discriminator ? m.disc_loss : -1;
     p.tokens_per_second = throughput_.tokens_per_second();
     p.mfu = throughput_.flops_per_second() / gemm_peak_;
     p.data_wait = throughput_.data_wait();
@@ -206,25 +279,31 @@ class PretrainRun {
     progress_->update(p, log_step);
   }
 
-  void log_step() {
-    interval_metrics_ = sums_.metrics(config().model.gen_weight, config().model.disc_weight);
-    sums_.clear();
+  // A line of metrics.jsonl, where what is not finite is null, and TensorBoard's scalars, where it is left out.
+  void write_metrics(std::string_view kind, std::string_view tag_prefix, const std::vector<std::pair<std::string_view, double>>& metrics) {
     std::vector<Metric> line{{"tokens", state_.tokens}, {"seconds", state_.seconds}};
+    std::vector<std::string> tags;
+    for (const auto& [name, value] : metrics) {
+      line.emplace_back(name, value);
+      tags.push_back(fmt::format("{}{}", tag_prefix, name));
+    }
     std::vector<Scalar> scalars;
-    for (const auto& [name, value] : named(interval_metrics_)) {
-      line.emplace_back(name, value);
-      scalars.push_back({name, value});
-    }
-    for (const auto& [name, value] : {std::pair<std::string_view, double>{"learning_rate", learning_rate_},
-                                      {"grad_norm", grad_norm_},
-                                      {"tokens_per_second", throughput_.tokens_per_second()},
-                                      {"mfu", throughput_.flops_per_second() / gemm_peak_},
-                                      {"data_wait", throughput_.data_wait()}}) {
-      line.emplace_back(name, value);
-      scalars.push_back({name, value});
-    }
-    metrics_->write("train", state_.step, line);
+    for (size_t i = 0; i < metrics.size(); ++i)
+      if (std::isfinite(metrics[i].second)) scalars.push_back({tags[i], metrics[i].second});
+    metrics_->write(kind, state_.step, line);
     tensorboard_->write(state_.step, scalars);
+  }
+
+  void log_step() {
+    interval_metrics_ = sums_.metrics(config().model, config().metrics.auc_padding);
+    sums_.clear();
+    auto metrics = named(interval_metrics_);
+    metrics.insert(metrics.end(), {{"learning_rate", learning_rate_},
+                                   {"grad_norm", grad_norm_},
+                                   {"tokens_per_second", throughput_.tokens_per_second()},
+                                   {"mfu", throughput_.flops_per_second() / gemm_peak_},
+                                   {"data_wait", throughput_.data_wait()}});
+    write_metrics("train", "", metrics);
     show({.loss = interval_metrics_.loss}, true);
   }
 
@@ -237,19 +316,11 @@ class PretrainRun {
           return true;
         },
         config().metrics.auc_padding);
-    std::vector<Metric> line{{"tokens", state_.tokens}, {"seconds", state_.seconds}};
-    std::vector<std::string> tags;
-    for (const auto& [name, value] : named(m)) {
-      line.emplace_back(name, value);
-      tags.push_back(fmt::format("eval/{}", name));
-    }
-    std::vector<Scalar> scalars;
-    for (size_t k = 0; k < tags.size(); ++k) scalars.push_back({tags[k], named(m)[k].second});
-    metrics_->write("eval", state_.step, line);
-    tensorboard_->write(state_.step, scalars);
-    log::info(fmt::format("step {} held out: loss {:.4f}, masked_lm_loss {:.4f}, masked_lm_accuracy {:.4f}, disc_loss {:.4f}, disc_auc {:.4f}, "
-                          "replaced_fraction {:.4f}, skill {:.4f}",
-                          state_.step, m.loss, m.masked_lm_loss, m.masked_lm_accuracy, m.disc_loss, m.disc_auc, m.replaced_fraction, m.skill));
+    write_metrics("eval", "eval/", named(m));
+    std::string text = fmt::format("step {} held out:", state_.step);
+    for (const auto& [name, value] : named(m))
+      if (std::find(kShown.begin(), kShown.end(), name) != kShown.end()) text += fmt::format("{} {} {:.4f}", text.ends_with(':') ? "" : ",", name, value);
+    log::info(text);
     evaluated_ = {state_.step, m.loss};
   }
 
@@ -259,9 +330,10 @@ class PretrainRun {
       state_.best_loss = evaluated_.loss;
       state_.best_step = state_.step;
     }
-    save_checkpoint(directory_.checkpoints(), config().model, *step_->store(), state_, extra_);
-    if (state_.best_step == state_.step && state_.best_loss) mark_best(directory_.checkpoints(), state_.step);
-    prune_checkpoints(directory_.checkpoints(), config().checkpoint.keep, config().checkpoint.keep_best);
+    const std::string checkpoints = directory_->checkpoints();
+    last_checkpoint_ = save_checkpoint(checkpoints, config().model, *step_->store(), state_, extra_).string();
+    if (state_.best_step == state_.step && state_.best_loss) mark_best(checkpoints, state_.step);
+    if (state_.bad_steps == 0) prune_checkpoints(checkpoints, config().checkpoint.keep, config().checkpoint.keep_best);
     log::record(fmt::format("checkpoint of step {}", state_.step));
   }
 
@@ -275,11 +347,12 @@ class PretrainRun {
   const SignalGuard signals_;
   ThreadPool pool_;
   RunData data_;
-  RunDirectory directory_;
+  std::optional<RunDirectory> directory_;
   std::optional<TrainingStep> step_;
   std::optional<Evaluator> evaluator_;
   std::unique_ptr<BatchSource> source_;
   TrainState state_;
+  std::string last_checkpoint_;  // its path, once there is one
   ExtraFiles extra_;
   std::optional<MetricsLog> metrics_;
   std::optional<TensorBoardWriter> tensorboard_;

@@ -1,5 +1,9 @@
 #include "trainer/pretrain_setup.h"
 
+#include <algorithm>
+
+#include "kernels/core/error.h"
+
 namespace electra {
 
 BatchShape micro_batch_shape(const PretrainConfig& config) {
@@ -37,6 +41,15 @@ OptimizerConfig optimizer_config(const PretrainConfig& config) {
           .eps = config.optimizer.eps,
           .clip_norm = config.optimizer.clip_norm,
           .bias_correction = config.optimizer.bias_correction};
+}
+
+void check_vocabulary(const DataSet& data, const Vocabulary& of_model) {
+  const auto &expected = of_model.tokens(), &got = data.vocabulary().tokens();
+  const auto at = static_cast<size_t>(std::mismatch(expected.begin(), expected.end(), got.begin(), got.end()).first - expected.begin());
+  if (at == expected.size() && at == got.size()) return;
+  const auto entry = [&](const std::vector<std::string>& tokens) { return at < tokens.size() ? "'" + tokens[at] + "'" : "its end"; };
+  throw DataError((data.directory() / "vocab.txt").string() + ":" + std::to_string(at + 1),
+                  "expected the vocabulary of the model, here " + entry(expected) + ", got " + entry(got));
 }
 
 }  // namespace electra

@@ -2,6 +2,7 @@
 #pragma once
 #include "model/electra.h"
 #include "trainer/config.h"
+#include "trainer/data/data_set.h"
 #include "trainer/data/examples.h"
 #include "trainer/optimizer.h"
 
@@ -14,5 +15,8 @@ MaskingOptions masking_options(const PretrainConfig& config, const SpecialIds& s
 ElectraGraphOptions graph_options(const PretrainConfig& config, const SpecialIds& special, bool train, int threads);
 ExampleOptions example_options(const PretrainConfig& config);
 OptimizerConfig optimizer_config(const PretrainConfig& config);
+
+// Throws DataError, naming the first entry that differs, for data of another vocabulary than a model's.
+void check_vocabulary(const DataSet& data, const Vocabulary& of_model);
 
 }  // namespace electra

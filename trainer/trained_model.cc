@@ -16,7 +16,7 @@ SpecialIds TrainedModel::special() const {
 
 ElectraProgram TrainedModel::program(ElectraGraph traced, Stream stream) const {
   ElectraProgram program(std::move(traced), /*train=*/false, stream);
-  checkpoint_.load_weights(config().model, *program.store());
+  checkpoint_.load_weights(config().model, *program.store(), /*whole=*/false);
   return program;
 }
 

@@ -19,6 +19,8 @@ void set_denominators(std::span<const HostBatch> micro_batches, const MaskingOpt
   state.disc_denominator = static_cast<double>(std::max<int64_t>(tokens, 1));
 }
 
+int64_t padding_of(const HostBatch& batch, const BatchShape& shape) { return batch.sequences * shape.max_seq_len - batch.tokens; }
+
 TrainingStep::TrainingStep(const ElectraConfig& config, const BatchShape& micro_batch, const ElectraGraphOptions& graph,
                            const OptimizerConfig& optimizer, Stream stream, Program::Options options)
     : options_(graph),
@@ -36,7 +38,7 @@ StepResult TrainingStep::run(std::span<const HostBatch> micro_batches, StepState
     result.loss += static_cast<double>(*program_.output(traced.loss).as<float>());
     result.tokens += micro_batches[i].tokens;
     step_sums.add(program_.output(traced.masked_lm_sums), program_.output(traced.disc_loss_sum),
-                  program_.output(traced.disc_counts));
+                  program_.output(traced.disc_counts), padding_of(micro_batches[i], program_.shape()));
     state.first_sequence += static_cast<uint32_t>(micro_batches[i].sequences);
   }
   loss_ = static_cast<float>(result.loss);

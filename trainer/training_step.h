@@ -39,5 +39,7 @@ class TrainingStep {
 
 // The losses' denominators of a step, summed over its micro-batches: masked positions and real tokens, at least 1 each.
 void set_denominators(std::span<const HostBatch> micro_batches, const MaskingOptions& masking, StepState& state);
+// Positions a batch would have more if its sequences were all of full length.
+int64_t padding_of(const HostBatch& batch, const BatchShape& shape);
 
 }  // namespace electra

@@ -19,8 +19,7 @@ int eval(const std::string& path, const std::vector<std::string>& overrides, boo
   const PretrainConfig& config = model.config();
   if (config.data.empty()) throw ConfigError("data", "expected data=DIR, a directory made by 'electra data build', got none");
   const DataSet data(config.data);
-  if (data.vocabulary().sha256() != model.tokenizer().vocabulary().sha256())
-    throw DataError(config.data, "expected data of the model's vocabulary, sha256 " + model.tokenizer().vocabulary().sha256() + ", got " + data.vocabulary().sha256());
+  check_vocabulary(data, model.tokenizer().vocabulary());
   const ExampleIndex heldout(data.heldout(), example_options(config), data.special());
   ThreadPool pool(threads);
   const Stream stream(pool);

@@ -5,7 +5,7 @@
 
 #include "kernels/core/error.h"
 #include "trainer/cli/cli.h"
-#include "trainer/log.h"
+#include "trainer/run_directory.h"
 
 namespace electra::cli {
 namespace {
@@ -18,6 +18,7 @@ struct Arguments {
 };
 
 int run(Arguments args, const Invocation& invocation) {
+  if (args.synthetic && args.overfit > 0) throw ConfigError("command line", "expected --overfit or --synthetic, got both");
   PretrainRequest request;
   request.init_from = args.init_from;
   request.overfit = args.overfit;
@@ -32,6 +33,7 @@ int run(Arguments args, const Invocation& invocation) {
   // With --resume the first positional argument is an override, too.
   if (!args.config.empty()) args.overrides.insert(args.overrides.begin(), args.config);
   if (!args.init_from.empty()) throw ConfigError("command line", "expected --resume or --init-from, got both");
+  RunDirectory::check(args.resume);
   const std::string saved = args.resume + "/config.resolved.yaml";
   const PretrainConfig before = load_config(saved, {}).config;
   request.config = load_config(saved, args.overrides);
@@ -54,7 +56,7 @@ void register_pretrain(CLI::App& root, Invocation& invocation) {
   command->add_option("overrides", args->overrides, "key=value, wins over the file; data=DIR and run=DIR are needed")->option_text("KEY=VALUE…");
   command->add_option("--resume", args->resume, "continue this run, bit for bit")->option_text("RUN");
   command->add_option("--init-from", args->init_from, "take the weights, and nothing else, from a run or checkpoint")->option_text("SRC");
-  command->add_option("--overfit", args->overfit, "train on the first N steps' batches again and again")->check(CLI::NonNegativeNumber)->option_text("N");
+  command->add_option("--overfit", args->overfit, "train on the first N steps' batches again and again")->check(CLI::Range(int64_t{0}, int64_t{1} << 24))->option_text("N");
   command->add_flag("--synthetic", args->synthetic, "made-up batches instead of data: for timing");
   command->callback([args, &invocation] { invocation.action = [args, &invocation] { return run(*args, invocation); }; });
 }

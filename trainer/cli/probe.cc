@@ -15,7 +15,7 @@ namespace {
 struct Arguments {
   std::string model, text;
   bool json = false, corrupt = false;
-  uint64_t seed = 0;
+  int64_t seed = 0;
 };
 
 // From green (original) over yellow to red (replaced), in the 256-colour cube.
@@ -29,7 +29,7 @@ std::string paint(const std::string& token, double p, bool colour) {
 int run(const Arguments& args, int threads) {
   const TrainedModel model(args.model);
   ThreadPool pool(threads);
-  const Probe p = args.corrupt ? probe_corrupted(model, args.text, args.seed, Stream(pool)) : probe(model, args.text, Stream(pool));
+  const Probe p = args.corrupt ? probe_corrupted(model, args.text, static_cast<uint64_t>(args.seed), Stream(pool)) : probe(model, args.text, Stream(pool));
   if (args.json) {
     nlohmann::ordered_json json = {{"tokens", p.tokens}, {"replaced_probability", p.replaced_probability}};
     if (args.corrupt) {
@@ -61,7 +61,7 @@ void register_probe(CLI::App& root, Invocation& invocation) {
   command->add_option("text", args->text, "the text, in quotes")->required()->option_text("TEXT");
   command->add_flag("--json", args->json, "one JSON object");
   command->add_flag("--corrupt", args->corrupt, "mask the text, let the generator fill in, and see what the discriminator catches");
-  command->add_option("--seed", args->seed, "of masks and samples")->capture_default_str()->option_text("N");
+  command->add_option("--seed", args->seed, "of masks and samples")->check(CLI::Range(int64_t{0}, int64_t{1} << 53))->capture_default_str()->option_text("N");
   command->callback([args, &invocation] { invocation.action = [args, &invocation] { return run(*args, thread_count(invocation)); }; });
 }
 

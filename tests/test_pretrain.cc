@@ -1,0 +1,547 @@
+// Pre-training runs of a toy model: stopping, resuming, what may not change, what is reported, which checkpoints there are.
+#include <sys/resource.h>
+
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "kernels/core/error.h"
+#include "tests/child_process.h"
+#include "tests/temporary_directory.h"
+#include "trainer/checkpoint.h"
+#include "trainer/config_summary.h"
+#include "trainer/data/data_set.h"
+#include "trainer/log.h"
+#include "trainer/pretrain.h"
+#include "trainer/run_directory.h"
+
+using namespace electra;
+using Catch::Contains;
+using Catch::EndsWith;
+using test::read_file;
+using test::write_file;
+namespace fs = std::filesystem;
+
+namespace {
+
+using Overrides = std::vector<std::string>;
+
+const std::string kConfig = R"(
+embedding_size: 16
+vocab_size: 18
+hidden_size: 16
+num_layers: 2
+num_heads: 2
+intermediate_size: 32
+max_position_embeddings: 16
+hidden_dropout: 0.1
+attention_dropout: 0.1
+generator.width_fraction: 1/2
+seq_len: 16
+mask_prob: 0.15
+batch.sequences: 4
+batch.accumulate: 2
+train_steps: 20
+warmup_steps: 1
+log_steps: 1
+eval_steps: 5
+eval.batches: 2
+checkpoint_steps: 5
+optimizer.learning_rate: 1e-3
+)";
+const std::string kVocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\ncat\nsat\non\nmat\n.\ndog\nran\nto\nroad\nit\nwas\nred\n";
+
+// A configuration and a data directory to train on, and a place for runs.
+struct Toy {
+  Toy() {
+    log::set_level("error");
+    write_file(config, kConfig);
+    build("data");
+  }
+  // documents and vocabulary: what other data differs in.
+  void build(const std::string& name, int documents = 30, const std::string& vocabulary = kVocabulary) const {
+    std::string text;
+    for (int d = 0; d < documents; ++d) {
+      const std::string a = d % 2 ? "cat" : "dog", b = d % 3 ? "mat" : "road";
+      for (int k = 0; k <= d % 7; ++k) text += "The " + b + " was red. The " + a + " ran to the " + b + ".\n";
+      text += "It ran " + std::string(d % 5 ? "to the road" : "on") + ".\n\n";
+    }
+    write_file(directory / "text.txt", text);
+    write_file(directory / "vocab.txt", vocabulary);
+    DataBuildOptions options;
+    options.texts = {directory / "text.txt"};
+    options.vocabulary = directory / "vocab.txt";
+    options.out = directory / name;
+    options.heldout = 0.2;
+    build_data(options);
+  }
+  std::string run(const std::string& name) const { return directory / name; }
+  std::string latest(const std::string& name) const { return run(name) + "/checkpoints/latest"; }
+
+  PretrainRequest request(const std::string& name, Overrides overrides = {}) const {
+    PretrainRequest r;
+    overrides.insert(overrides.begin(), {"data=" + (directory / "data"), "run=" + run(name)});
+    r.config = load_config(config, overrides);
+    r.quiet = true;
+    return r;
+  }
+  // As the command line does it.
+  PretrainRequest resumed(const std::string& name, const Overrides& overrides = {}) const {
+    PretrainRequest r;
+    r.config = load_config(run(name) + "/config.resolved.yaml", overrides);
+    r.resume = r.quiet = true;
+    return r;
+  }
+  int train(const std::string& name, const Overrides& overrides = {}) const { return pretrain(request(name, overrides)); }
+  PretrainRequest from(const std::string& source, const std::string& name, const Overrides& overrides = {}) const {
+    PretrainRequest r = request(name, overrides);
+    r.init_from = run(source);
+    return r;
+  }
+
+  // Lines of metrics.jsonl of a kind.
+  std::vector<nlohmann::json> lines(const std::string& name, const std::string& kind) const {
+    std::istringstream in(read_file(run(name) + "/metrics.jsonl"));
+    std::vector<nlohmann::json> found;
+    for (std::string line; std::getline(in, line);)
+      if (auto json = nlohmann::json::parse(line); json["kind"] == kind) found.push_back(std::move(json));
+    return found;
+  }
+  // The contents of all TensorBoard files.
+  std::string events(const std::string& name) const {
+    std::string all;
+    for (const auto& entry : fs::directory_iterator(run(name)))
+      if (entry.path().filename().string().starts_with("events.out.tfevents.")) all += read_file(entry.path());
+    return all;
+  }
+
+  test::TemporaryDirectory directory;
+  std::string config = directory / "toy.yaml";
+};
+
+template <class E> std::string error_of(PretrainRequest request) {
+  try {
+    pretrain(std::move(request));
+  } catch (const E& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+int64_t count(const std::string& text, const std::string& part) {
+  int64_t n = 0;
+  for (size_t at = 0; (at = text.find(part, at)) != std::string::npos; at += part.size()) ++n;
+  return n;
+}
+
+void check_same_weights(const std::string& a, const std::string& b) {
+  for (const char* name : {"discriminator.safetensors", "generator.safetensors", "optimizer.safetensors"}) {
+    INFO(name);
+    const std::string content = read_file(a + "/" + name);
+    CHECK(content.size() > 1000);
+    CHECK((content == read_file(b + "/" + name)));  // no dump of bytes where they differ
+  }
+}
+
+// Exit status of a run that gets a signal as soon as its metrics file has the line of a step: the loop sees it one step later.
+int stopped_by(int signal, int64_t step, const Toy& toy, PretrainRequest request) {
+  return test::in_child([&] {
+    dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);
+    const std::string metrics = request.config.config.run + "/metrics.jsonl", line = "{\"kind\":\"train\",\"step\":" + std::to_string(step) + ",";
+    request.quiet = false;
+    bool sent = false;
+    log::set_level("info");
+    log::set_line_hooks({}, [&] {
+      if (sent || read_file(metrics).find(line) == std::string::npos) return;
+      sent = true;
+      raise(signal);
+    });
+    try {
+      return pretrain(std::move(request));
+    } catch (const std::exception& error) {
+      write_file(toy.directory / "failure", error.what());
+      return 99;
+    }
+  });
+}
+
+struct Result {
+  int status = 0;
+  std::string out, err;
+};
+Result electra_command(const Toy& toy, const Overrides& arguments) {
+  const std::string out = toy.directory / "out", err = toy.directory / "err";
+  const int status = test::wait_for(test::start(ELECTRA_BINARY, arguments, out, err));
+  return {status, read_file(out), read_file(err)};
+}
+
+}  // namespace
+
+TEST_CASE("a run that is stopped and resumed ends with the weights of one that was not, bit for bit") {
+  const Toy toy;
+  REQUIRE(toy.train("whole") == 0);
+  CHECK(stopped_by(SIGINT, 6, toy, toy.request("parts")) == 130);
+  CHECK(Checkpoint::open(toy.run("parts")).state().step == 7);
+  CHECK(stopped_by(SIGTERM, 12, toy, toy.resumed("parts")) == 143);
+  CHECK(Checkpoint::open(toy.run("parts")).state().step == 13);
+  REQUIRE(pretrain(toy.resumed("parts")) == 0);
+  check_same_weights(toy.latest("whole"), toy.latest("parts"));
+  const TrainState a = Checkpoint::open(toy.run("whole")).state(), b = Checkpoint::open(toy.run("parts")).state();
+  CHECK(std::tuple(a.step, a.adam_step, a.tokens, a.epoch, a.next_example, a.best_loss, a.best_step) ==
+        std::tuple(b.step, b.adam_step, b.tokens, b.epoch, b.next_example, b.best_loss, b.best_step));
+  CHECK(a.step == 20);
+  // Every step is reported once, with the same numbers.
+  const auto x = toy.lines("whole", "train"), y = toy.lines("parts", "train");
+  REQUIRE(x.size() == 20);
+  REQUIRE(y.size() == 20);
+  for (size_t i = 0; i < x.size(); ++i)
+    for (const char* key : {"step", "tokens", "loss", "disc_auc", "grad_norm"}) CHECK(x[i][key] == y[i][key]);
+  CHECK(toy.lines("parts", "resume").size() == 2);
+}
+
+TEST_CASE("a run trains: its loss falls and its weights are not those it began with") {
+  const Toy toy;
+  REQUIRE(toy.train("run", {"train_steps=200", "optimizer.learning_rate=1e-2", "checkpoint.keep=99"}) == 0);
+  const auto lines = toy.lines("run", "eval");
+  CHECK(lines.back()["masked_lm_loss"] < 0.95 * lines.front()["masked_lm_loss"].get<double>());
+  CHECK((read_file(toy.run("run") + "/checkpoints/step-000000005/generator.safetensors") != read_file(toy.latest("run") + "/generator.safetensors")));
+}
+
+TEST_CASE("SIGINT and SIGTERM end the program with their status and a good checkpoint") {
+  const Toy toy;
+  for (const auto& [signal, status] : {std::pair{SIGINT, 130}, {SIGTERM, 143}}) {
+    const std::string name = "run" + std::to_string(signal), err = toy.directory / "err";
+    const pid_t child = test::start(ELECTRA_BINARY,
+                                    {"pretrain", toy.config, "data=" + (toy.directory / "data"), "run=" + toy.run(name), "train_steps=1000000",
+                                     "log_steps=1000000", "eval_steps=1000000", "checkpoint_steps=20"},
+                                    toy.directory / "out", err);
+    while (!fs::exists(toy.latest(name)) && kill(child, 0) == 0 && waitpid(child, nullptr, WNOHANG) == 0)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    kill(child, signal);
+    CHECK(test::wait_for(child) == status);
+    const Checkpoint checkpoint = Checkpoint::open(toy.run(name));
+    CHECK(checkpoint.state().step >= 20);
+    const std::string text = read_file(err);
+    CHECK_THAT(text, EndsWith("stopped by a signal after step " + std::to_string(checkpoint.state().step) +
+                              "; continue with: electra pretrain --resume " + toy.run(name) + "\n"));
+    CHECK(count(text, "\nstopping after this step, with a checkpoint; press Ctrl-C again to stop at once\n") == (signal == SIGINT));
+  }
+}
+
+TEST_CASE("a finished run says that there is nothing to do and changes nothing") {
+  const Toy toy;
+  REQUIRE(toy.train("run", {"train_steps=3"}) == 0);
+  const std::string metrics = read_file(toy.run("run") + "/metrics.jsonl");
+  const Result again = electra_command(toy, {"pretrain", "--resume", toy.run("run")});
+  CHECK(again.status == 0);
+  CHECK_THAT(again.err, EndsWith("nothing to do: the run in " + toy.run("run") + " is at step 3 of train_steps=3; 'electra pretrain --resume " +
+                                 toy.run("run") + " train_steps=N' trains on\n"));
+  CHECK(read_file(toy.run("run") + "/metrics.jsonl") == metrics);
+  CHECK(pretrain(toy.resumed("run", {"train_steps=5"})) == 0);
+  CHECK(Checkpoint::open(toy.run("run")).state().step == 5);
+}
+
+TEST_CASE("--init-from takes the weights and nothing else") {
+  const Toy toy;
+  REQUIRE(toy.train("first") == 0);
+  // A learning rate of 0 leaves the weights as they were taken.
+  REQUIRE(pretrain(toy.from("first", "second", {"train_steps=1", "optimizer.learning_rate=0", "eval_steps=1", "seed=7"})) == 0);
+  for (const char* name : {"discriminator.safetensors", "generator.safetensors"})
+    CHECK((read_file(toy.latest("first") + "/" + name) == read_file(toy.latest("second") + "/" + name)));
+  CHECK((read_file(toy.latest("first") + "/optimizer.safetensors") != read_file(toy.latest("second") + "/optimizer.safetensors")));
+  const TrainState state = Checkpoint::open(toy.run("second")).state();
+  CHECK(state.step == 1);
+  CHECK(state.adam_step == 1);
+  CHECK(state.tokens <= 4 * 16);
+  CHECK(state.best_step == 1);
+}
+
+TEST_CASE("--init-from another model is an error that names a tensor, and makes no run") {
+  const Toy toy;
+  REQUIRE(toy.train("first", {"train_steps=1"}) == 0);
+  CHECK_THAT(error_of<FormatError>(toy.from("first", "second", {"num_layers=1"})),
+             Contains("/discriminator.safetensors] expected no tensor that the model lacks, got electra.encoder.layer.1."));
+  CHECK_THAT(error_of<FormatError>(toy.from("first", "second", {"num_layers=3"})), Contains("expected a tensor electra.encoder.layer.2."));
+  CHECK_THAT(error_of<FormatError>(toy.from("first", "second", {"intermediate_size=33"})), Contains("expected F32 [16,33], got F32 [16,32]"));
+  CHECK_FALSE(fs::exists(toy.run("second")));
+  CHECK(pretrain(toy.from("first", "second", {"train_steps=1"})) == 0);
+}
+
+TEST_CASE("another vocabulary of the same size is an error for --init-from, --resume and eval") {
+  const Toy toy;
+  REQUIRE(toy.train("first", {"train_steps=2"}) == 0);
+  std::string other = kVocabulary;
+  other.replace(other.find("dog\nran\n"), 8, "ran\ndog\n");
+  toy.build("data", 30, other);
+  const std::string expected = "[" + (toy.directory / "data/vocab.txt") + ":12] expected the vocabulary of the model, here 'dog', got 'ran'";
+  CHECK(error_of<DataError>(toy.from("first", "second")) == expected);
+  CHECK(error_of<DataError>(toy.resumed("first", {"train_steps=5"})) == expected);
+  CHECK(electra_command(toy, {"eval", toy.run("first")}).err == "electra: error: " + expected + "\n");
+  // A prefix is another vocabulary, too.
+  toy.build("data", 30, kVocabulary + "blue\n");
+  CHECK_THAT(error_of<DataError>(toy.from("first", "second")), Contains("vocab.txt:19] expected the vocabulary of the model, here its end, got 'blue'"));
+  CHECK_FALSE(fs::exists(toy.run("second")));
+  toy.build("data");
+  CHECK(pretrain(toy.resumed("first", {"train_steps=5"})) == 0);
+}
+
+TEST_CASE("weights of made-up data have no vocabulary to start a run from") {
+  const Toy toy;
+  PretrainRequest synthetic = toy.request("first", {"train_steps=1"});
+  synthetic.synthetic = true;
+  REQUIRE(pretrain(std::move(synthetic)) == 0);
+  CHECK_THAT(error_of<DataError>(toy.from("first", "second")),
+             Contains("/vocab.txt] expected the vocabulary of the checkpoint, got none: it was trained with --synthetic"));
+}
+
+TEST_CASE("a resumed run cannot go on with other data") {
+  const Toy toy;
+  REQUIRE(toy.train("run", {"train_steps=2"}) == 0);
+  const TrainState before = Checkpoint::open(toy.run("run")).state();
+  CHECK(before.source == "data");
+  toy.build("data", 31);
+  const std::string error = error_of<DataError>(toy.resumed("run", {"train_steps=5"}));
+  CHECK_THAT(error, Contains("[" + (toy.directory / "data") + "] expected the data the run began with, checksum " + before.data_xxh64 + ", got ") &&
+                        EndsWith("; a resumed run cannot change it: start a new run with --init-from to take the weights along"));
+  CHECK(pretrain(toy.from("run", "new", {"train_steps=1"})) == 0);
+  toy.build("data");  // the same again
+  CHECK(pretrain(toy.resumed("run", {"train_steps=5"})) == 0);
+}
+
+TEST_CASE("a resumed run goes on with --synthetic or --overfit N exactly if it began with it") {
+  const Toy toy;
+  const auto with = [](PretrainRequest r, bool synthetic, int64_t overfit) {
+    r.synthetic = synthetic;
+    r.overfit = overfit;
+    return r;
+  };
+  const Overrides more = {"train_steps=4"};
+  REQUIRE(toy.train("data-run", {"train_steps=2"}) == 0);
+  REQUIRE(pretrain(with(toy.request("overfit-run", {"train_steps=2"}), false, 2)) == 0);
+  REQUIRE(pretrain(with(toy.request("synthetic-run", {"train_steps=2"}), true, 0)) == 0);
+  const auto check = [&](const std::string& run, bool synthetic, int64_t overfit, const std::string& expected, const std::string& got) {
+    CHECK(error_of<ConfigError>(with(toy.resumed(run, more), synthetic, overfit)) ==
+          "[command line] expected batches of " + expected + " as the run began, got " + got +
+              "; a resumed run cannot change it: start a new run with --init-from to take the weights along");
+  };
+  check("data-run", true, 0, "data", "--synthetic");
+  check("data-run", false, 2, "data", "--overfit 2");
+  check("overfit-run", false, 0, "--overfit 2", "data");
+  check("overfit-run", false, 3, "--overfit 2", "--overfit 3");
+  check("synthetic-run", false, 0, "--synthetic", "data");
+  CHECK(pretrain(with(toy.resumed("overfit-run", more), false, 2)) == 0);
+  CHECK(pretrain(with(toy.resumed("synthetic-run", more), true, 0)) == 0);
+  const Result both = electra_command(toy, {"pretrain", toy.config, "run=" + toy.run("new"), "--synthetic", "--overfit", "2"});
+  CHECK(both.status == 2);
+  CHECK(both.err == "electra: error: [command line] expected --overfit or --synthetic, got both\n");
+}
+
+TEST_CASE("a run's configuration edited by hand is compared with its checkpoint's") {
+  const Toy toy;
+  REQUIRE(toy.train("run", {"train_steps=2"}) == 0);
+  const std::string path = toy.run("run") + "/config.resolved.yaml";
+  std::string yaml = read_file(path);
+  const size_t at = yaml.find("learning_rate: 0.001");
+  REQUIRE(at != std::string::npos);
+  write_file(path, yaml.replace(at, 20, "learning_rate: 0.002"));
+  CHECK_THAT(error_of<ConfigError>(toy.resumed("run", {"train_steps=5"})),
+             Contains("optimizer.learning_rate: expected 0.001 as the run began, got 0.002") && Contains("--init-from"));
+}
+
+TEST_CASE("--resume wants a run, says so for a checkpoint, and names the newest good one where the latest is damaged") {
+  const Toy toy;
+  REQUIRE(toy.train("run", {"train_steps=10"}) == 0);
+  const std::string run = fs::canonical(toy.run("run")).string(), latest = toy.latest("run");
+  for (const std::string& path : {latest, run + "/checkpoints", run + "/checkpoints/step-000000005"}) {
+    const Result result = electra_command(toy, {"pretrain", "--resume", path});
+    CHECK(result.status == 2);
+    CHECK_THAT(result.err, Contains("electra: error: [run] expected the directory of a run, got '" + path + "'") &&
+                               Contains("; --resume " + run + " continues from the latest checkpoint"));
+  }
+  CHECK(electra_command(toy, {"pretrain", "--resume", toy.run("none")}).status == 1);
+  const std::string metrics = read_file(run + "/metrics.jsonl");
+  write_file(latest + "/optimizer.safetensors", "short");
+  const Result damaged = electra_command(toy, {"pretrain", "--resume", run, "train_steps=12"});
+  CHECK(damaged.status == 1);
+  CHECK_THAT(damaged.err, Contains("step-000000010/optimizer.safetensors] expected ") &&
+                              Contains("; the newest good checkpoint is " + run + "/checkpoints/step-000000005; to go on from it: ln -sfn "));
+  CHECK(read_file(run + "/metrics.jsonl") == metrics);
+  fs::remove(latest);
+  fs::create_directory_symlink("step-000000005", latest);
+  CHECK(electra_command(toy, {"pretrain", "--resume", run, "train_steps=12"}).status == 0);
+  CHECK(Checkpoint::open(run).state().step == 12);
+}
+
+TEST_CASE("three steps in a row that are not finite stop the run, and the last good checkpoint is kept", "[warns]") {
+  const Toy toy;
+  const std::string error =
+      error_of<Error>(toy.request("run", {"optimizer.learning_rate=1e30", "checkpoint_steps=1", "checkpoint.keep=1", "checkpoint.keep_best=false"}));
+  const auto lines = toy.lines("run", "train");
+  int64_t last_good = 0;
+  for (const auto& line : lines)
+    if (!line["loss"].is_null()) last_good = line["step"];
+  REQUIRE(last_good >= 1);
+  CHECK(error == "[step " + std::to_string(last_good + 3) + "] expected a finite loss, got none 3 times in a row; the last good checkpoint is " +
+                     toy.run("run") + "/checkpoints/" + checkpoint_name(last_good) + "; lower optimizer.learning_rate or raise warmup_steps");
+  // Nothing was written over it or beside it while steps were skipped.
+  CHECK(list_checkpoints(toy.run("run") + "/checkpoints") == std::vector<int64_t>{last_good});
+  const Checkpoint checkpoint = Checkpoint::open(toy.run("run"));
+  CHECK(checkpoint.state().bad_steps == 0);
+  CHECK(checkpoint.state().adam_step == last_good);
+
+  // Skipped steps are reported as such: null for JSON, nothing for TensorBoard.
+  REQUIRE(lines.size() == static_cast<size_t>(last_good) + 2);
+  for (const auto& line : lines)
+    for (const char* name : {"loss", "masked_lm_loss", "masked_lm_accuracy", "disc_loss", "disc_auc", "replaced_fraction", "skill"}) {
+      INFO(name);
+      CHECK(line.at(name).is_null() == (line["step"] > last_good));
+    }
+  const std::string events = toy.events("run");
+  CHECK(count(events, "sampled_masked_lm_accuracy") == last_good);
+  CHECK(count(events, "learning_rate") == last_good + 2);
+}
+
+TEST_CASE("a run whose first steps are not finite has no checkpoint to name", "[warns]") {
+  const Toy toy;
+  CHECK_THAT(error_of<Error>(toy.request("run", {"gen_weight=1e300", "checkpoint_steps=1"})),
+             Contains("[step 3] expected a finite loss, got none 3 times in a row; there is no checkpoint yet; lower "));
+  CHECK(list_checkpoints(toy.run("run") + "/checkpoints").empty());
+}
+
+TEST_CASE("a stop among skipped steps writes a checkpoint and removes none", "[warns]") {
+  const Toy toy;
+  // The last step is a skipped one.
+  REQUIRE(toy.train("probe", {"train_steps=2", "optimizer.learning_rate=1e30", "checkpoint_steps=1", "checkpoint.keep=1",
+                              "checkpoint.keep_best=false", "warmup_steps=0"}) == 0);
+  CHECK(Checkpoint::open(toy.run("probe")).state().bad_steps == 1);
+  CHECK(list_checkpoints(toy.run("probe") + "/checkpoints") == std::vector<int64_t>{1, 2});
+}
+
+TEST_CASE("the best checkpoint is that of the lowest held-out loss among the steps that were both evaluated and kept") {
+  const Toy toy;
+  int old = 0, lower_between = 0;  // at this rate the loss does not fall steadily
+  for (const std::string seed : {"1", "2", "3", "4"}) {
+    const std::string name = "run" + seed, checkpoints = toy.run(name) + "/checkpoints";
+    REQUIRE(toy.train(name, {"train_steps=40", "eval_steps=2", "checkpoint_steps=3", "checkpoint.keep=2", "optimizer.learning_rate=0.05",
+                             "schedule.power=0", "seed=" + seed}) == 0);
+    std::map<int64_t, double> kept;
+    double lowest = 1e9;
+    for (const auto& line : toy.lines(name, "eval")) {
+      const int64_t step = line["step"];
+      lowest = std::min(lowest, line["loss"].get<double>());
+      if (step % 3 == 0 || step == 40) kept[step] = line["loss"];
+    }
+    CHECK(kept.size() == 7);
+    const auto best = std::min_element(kept.begin(), kept.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+    CHECK(fs::read_symlink(checkpoints + "/best") == checkpoint_name(best->first));
+    const TrainState state = Checkpoint::open(checkpoints).state();
+    CHECK(state.best_step == best->first);
+    CHECK(state.best_loss == best->second);
+    std::vector<int64_t> steps = {39, 40};
+    if (best->first < 39) steps.insert(steps.begin(), best->first);
+    CHECK(list_checkpoints(checkpoints) == steps);
+    CHECK_NOTHROW(Checkpoint::open(checkpoints + "/best"));
+    old += best->first < 39;
+    lower_between += lowest < best->second;
+  }
+  CHECK(old > 0);
+  CHECK(lower_between > 0);
+}
+
+TEST_CASE("without the discriminator nothing is reported of it") {
+  const Toy toy;
+  REQUIRE(toy.train("run", {"electra_objective=false", "train_steps=5"}) == 0);
+  for (const char* kind : {"train", "eval"}) {
+    const auto lines = toy.lines("run", kind);
+    REQUIRE(!lines.empty());
+    for (const auto& line : lines) {
+      CHECK(line["masked_lm_loss"].get<double>() > 0);
+      CHECK(line["loss"] == line["masked_lm_loss"]);
+      for (const char* name : {"disc_loss", "disc_auc", "disc_accuracy", "disc_precision", "disc_recall", "replaced_fraction", "skill"})
+        CHECK_FALSE(line.contains(name));
+    }
+  }
+  const Result eval = electra_command(toy, {"eval", toy.run("run"), "--json"});
+  CHECK(eval.status == 0);
+  CHECK_FALSE(nlohmann::json::parse(eval.out).contains("disc_loss"));
+  const std::string text = read_file(toy.run("run") + "/log.txt");
+  CHECK_THAT(text, Contains("step 5/5  loss ") && Contains("held out: loss "));
+  CHECK(text.find("disc_loss") == std::string::npos);
+  CHECK(toy.events("run").find("disc_") == std::string::npos);
+}
+
+TEST_CASE("metrics.auc_padding acts on train and eval lines alike, and on nothing but the AUC") {
+  const Toy toy;
+  REQUIRE(toy.train("without", {"eval.batches=99"}) == 0);
+  REQUIRE(toy.train("with", {"eval.batches=99", "metrics.auc_padding=true"}) == 0);
+  for (const char* kind : {"train", "eval"}) {
+    const auto a = toy.lines("without", kind), b = toy.lines("with", kind);
+    REQUIRE(a.size() == b.size());
+    REQUIRE(!a.empty());
+    size_t higher = 0;  // certain negatives are easy ones; a batch may have none
+    for (size_t i = 0; i < a.size(); ++i) {
+      CHECK(a[i]["disc_auc"] <= b[i]["disc_auc"]);
+      higher += a[i]["disc_auc"] < b[i]["disc_auc"];
+      for (const char* name : {"loss", "disc_accuracy", "replaced_fraction"}) CHECK(a[i][name] == b[i][name]);
+    }
+    CHECK(higher > 0);
+  }
+}
+
+TEST_CASE("the start of a run shows every key with its value and origin") {
+  const Toy toy;
+  PretrainRequest request = toy.request("run", {"train_steps=1", "seed=5"});
+  set_value(request.config, "vocab_size", "18", "data");
+  const std::string summary = configuration_summary(request.config);
+  CHECK_THAT(summary, Catch::StartsWith("  command line: data=" + (toy.directory / "data")));
+  CHECK_THAT(summary, Contains("\n  " + toy.config + ": embedding_size=16 hidden_size=16 num_layers=2"));
+  CHECK_THAT(summary, Contains("\n  data: vocab_size=18\n"));
+  CHECK_THAT(summary, Contains("\n  compat: fixed: masking.replacement=false"));
+  CHECK(summary.find("\n  default: ") > summary.find("\n  compat: "));
+  CHECK(summary.find(" seed=5") < summary.find("\n  " + toy.config));
+  for (const KeyInfo& key : config_keys()) {
+    INFO(key.name);
+    CHECK(count(summary, " " + key.name + "=") == (key.name == "batch.tokens" ? 0 : 1));  // the one that is not in force
+  }
+  REQUIRE(pretrain(std::move(request)) == 0);
+  CHECK_THAT(read_file(toy.run("run") + "/log.txt"),
+             Contains("configuration, by origin; " + toy.run("run") + "/config.resolved.yaml has it key by key:\n" + summary + "\n"));
+}
+
+TEST_CASE("a full disk ends a run, and the checkpoint before stays good") {
+  const Toy toy;
+  REQUIRE(toy.train("run", {"train_steps=5"}) == 0);
+  const auto largest = static_cast<rlim_t>(fs::file_size(toy.latest("run") + "/optimizer.safetensors"));
+  const std::string message = toy.directory / "message";
+  const int status = test::in_child([&] {
+    std::ofstream out(message);
+    std::signal(SIGXFSZ, SIG_IGN);  // the write fails, as it does on a full disk
+    const rlimit files{largest - 1, largest - 1};
+    setrlimit(RLIMIT_FSIZE, &files);
+    try {
+      pretrain(toy.resumed("run", {"train_steps=10"}));
+    } catch (const IoError& error) {
+      out << error.what();
+      return 3;
+    }
+    return 0;
+  });
+  CHECK(status == 3);
+  CHECK_THAT(read_file(message), Contains("/checkpoints/.tmp-step-000000010/optimizer.safetensors] expected to write ") && EndsWith("got 'File too large'"));
+  CHECK(Checkpoint::open(toy.run("run")).state().step == 5);
+  CHECK(pretrain(toy.resumed("run", {"train_steps=10"})) == 0);
+  CHECK(Checkpoint::open(toy.run("run")).state().step == 10);
+}
+
+TEST_CASE("a seed below zero is no seed") {
+  const Toy toy;
+  const Result result = electra_command(toy, {"probe", toy.run("run"), "the cat", "--corrupt", "--seed", "-1"});
+  CHECK(result.status == 2);
+  CHECK(result.err == "electra: error: [command line] expected a valid --seed (see 'electra probe --help'), got 'Value -1 not in range 0 to "
+                      "9007199254740992'\n");
+}
