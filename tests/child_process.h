@@ -25,6 +25,15 @@ inline int in_child(const std::function<int()>& body) {
   return wait_for(child);
 }
 
+// Exit status of a child process that runs body without the rights of root, which writes everywhere; its own are the paths.
+inline int in_child_without_root(const std::vector<std::string>& own, const std::function<int()>& body) {
+  constexpr uid_t kNobody = 65534;
+  const bool root = geteuid() == 0;
+  for (const std::string& path : own)
+    if (root && chown(path.c_str(), kNobody, kNobody) != 0) return 126;
+  return in_child([&] { return root && setuid(kNobody) != 0 ? 127 : body(); });
+}
+
 // Starts a program with its standard error and output in files.
 inline pid_t start(const std::string& program, std::vector<std::string> arguments, const std::string& out, const std::string& err) {
   const pid_t child = fork();

@@ -253,7 +253,10 @@ TEST_CASE("--init-from takes the weights and nothing else") {
   REQUIRE(pretrain(toy.from("first", "second", {"train_steps=1", "optimizer.learning_rate=0", "eval_steps=1", "seed=7"})) == 0);
   for (const char* name : {"discriminator.safetensors", "generator.safetensors"})
     CHECK((read_file(toy.latest("first") + "/" + name) == read_file(toy.latest("second") + "/" + name)));
+  // The moments begin at zero: two checkpoints of the same weights and other moments start the same run.
   CHECK((read_file(toy.latest("first") + "/optimizer.safetensors") != read_file(toy.latest("second") + "/optimizer.safetensors")));
+  for (const std::string source : {"first", "second"}) REQUIRE(pretrain(toy.from(source, "from-" + source, {"train_steps=3"})) == 0);
+  check_same_weights(toy.latest("from-first"), toy.latest("from-second"));
   const TrainState state = Checkpoint::open(toy.run("second")).state();
   CHECK(state.step == 1);
   CHECK(state.adam_step == 1);

@@ -1,10 +1,8 @@
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <catch2/catch.hpp>
 #include <filesystem>
 
 #include "kernels/core/error.h"
+#include "tests/child_process.h"
 #include "tests/temporary_directory.h"
 #include "trainer/run_directory.h"
 
@@ -79,12 +77,28 @@ TEST_CASE("a place that cannot be written is an error") {
   CHECK_THROWS_WITH(RunDirectory::create(directory / "file/run"),
                     "[run] expected to create the directory '" + (directory / "file/run") +
                         "/checkpoints', got 'Not a directory'");
-  if (geteuid() == 0) return;  // root writes everywhere
-  fs::permissions(directory.path(), fs::perms::owner_read | fs::perms::owner_exec);
-  CHECK_THROWS_WITH(RunDirectory::create(directory / "run"),
-                    "[run] expected to create the directory '" + (directory / "run") +
-                        "/checkpoints', got 'Permission denied'");
-  fs::permissions(directory.path(), fs::perms::owner_all);
+}
+
+TEST_CASE("a read-only directory holds no new run and lets none go on") {
+  const test::TemporaryDirectory directory;
+  const std::string run = directory / "run";
+  fs::create_directories(run);
+  write_file(run + "/config.resolved.yaml", "size: tiny\n");
+  for (const std::string& path : {run, directory.path()}) fs::permissions(path, fs::perms::owner_read | fs::perms::owner_exec);
+  const auto says = [](const std::function<void()>& body, const std::string& expected) {
+    try {
+      body();
+    } catch (const IoError& error) { return error.what() == expected; }
+    return false;
+  };
+  CHECK(test::in_child_without_root({directory.path(), run}, [&] {
+          if (!says([&] { RunDirectory::create(directory / "new"); }, "[run] expected to create the directory '" + (directory / "new") +
+                                                                         "/checkpoints', got 'Permission denied'"))
+            return 2;
+          return says([&] { RunDirectory::resume(run); }, "[run] expected to write to '" + run + "', got 'Permission denied'") ? 0 : 3;
+        }) == 0);
+  CHECK_FALSE(fs::exists(run + "/.lock"));
+  for (const std::string& path : {directory.path(), run}) fs::permissions(path, fs::perms::owner_all);
 }
 
 TEST_CASE("resume wants a run") {
@@ -125,17 +139,12 @@ TEST_CASE("two processes do not write to one run") {
     write_file(run.config(), "size: tiny\n");
     const std::string expected = "[run] expected a run nobody else writes to, got '" + path +
                                  "', which process " + std::to_string(getpid()) + " writes to";
-    const pid_t child = fork();
-    if (child == 0) {
-      int status = 1;
-      try {
-        RunDirectory::resume(path);
-      } catch (const IoError& error) { status = error.what() == expected ? 0 : 2; }
-      _exit(status);
-    }
-    int status = 0;
-    waitpid(child, &status, 0);
-    CHECK(WEXITSTATUS(status) == 0);
+    CHECK(test::in_child([&] {
+            try {
+              RunDirectory::resume(path);
+            } catch (const IoError& error) { return error.what() == expected ? 0 : 2; }
+            return 1;
+          }) == 0);
     CHECK_THROWS_WITH(RunDirectory::create(path), expected);
   }
   CHECK_NOTHROW(RunDirectory::resume(path));

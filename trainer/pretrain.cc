@@ -108,12 +108,14 @@ void check_resumed(const Checkpoint& checkpoint, const TrainState& now, const Ru
 
 class PretrainRun {
  public:
-  // Nothing is written before all there is to check has been: data, weights, and last, where the run is a new one, its directory.
+  // Nothing is written before data and weights have been checked; the directory of a new run is the last thing to be made. That
+  // of a resumed one is the first to be taken, so that no other process changes its checkpoints meanwhile.
   explicit PretrainRun(PretrainRequest request)
       : request_(std::move(request)), signals_(request_.quiet ? std::string_view() : kInterrupted), pool_(request_.threads) {
     if (request_.resume) directory_.emplace(RunDirectory::resume(config().run));
     data_ = open_data(request_.config, request_.synthetic);
     make_model();
+    make_source();
     if (!request_.resume) directory_.emplace(RunDirectory::create(config().run));
   }
 
@@ -183,7 +185,6 @@ class PretrainRun {
     for (const std::string& warning : request_.config.warnings) log::warning(warning);
     log::info(device_banner(request_.threads));
     log::info(fmt::format("electra {} ({})", build_info().version, build_info().commit));
-    make_source();
     const std::string yaml = to_yaml(request_.config);
     replace_file(directory_->config(), yaml);
     extra_["config.resolved.yaml"] = yaml;

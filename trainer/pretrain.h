@@ -16,8 +16,10 @@ struct PretrainRequest {
   bool quiet = false;
 };
 
-// Trains until train_steps or a signal. Returns the exit status: 0, or 128 + signal after a clean stop. Throws Error, three
-// steps in a row that are not finite included; the last good checkpoint is kept.
+// Trains until train_steps or a signal. Returns the exit status: 0, also where a resumed run is at train_steps already and
+// nothing is done, or 128 + signal after a clean stop. Throws Error, three steps in a row that are not finite included; the last
+// good checkpoint is kept. A resumed run throws ConfigError or DataError for other settings, batches or data than it began with,
+// and any run DataError for data of another vocabulary than that of the checkpoint it starts from.
 int pretrain(PretrainRequest request);
 
 }  // namespace electra
