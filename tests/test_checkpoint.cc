@@ -356,7 +356,7 @@ TEST_CASE("the newest checkpoints are kept, and the best one however old") {
   CHECK(list_checkpoints(dir.path()) == std::vector<int64_t>{5, 6});
 }
 
-TEST_CASE("without keep_best the best one goes, and its link with it; latest never does") {
+TEST_CASE("without keep_best the best one goes and its link with it, but latest never does") {
   const TemporaryDirectory dir;
   for (int64_t step = 1; step <= 4; ++step) fs::create_directories(dir / checkpoint_name(step));
   fs::create_directory_symlink(checkpoint_name(3), dir / "latest");  // gone back to by hand

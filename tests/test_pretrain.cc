@@ -246,7 +246,7 @@ TEST_CASE("a finished run says that there is nothing to do and changes nothing")
   CHECK(Checkpoint::open(toy.run("run")).state().step == 5);
 }
 
-TEST_CASE("--init-from takes the weights and nothing else") {
+TEST_CASE("a run begun with --init-from takes the weights and nothing else") {
   const Toy toy;
   REQUIRE(toy.train("first") == 0);
   // A learning rate of 0 leaves the weights as they were taken.
@@ -264,7 +264,7 @@ TEST_CASE("--init-from takes the weights and nothing else") {
   CHECK(state.best_step == 1);
 }
 
-TEST_CASE("--init-from another model is an error that names a tensor, and makes no run") {
+TEST_CASE("another model to start from is an error that names a tensor, and makes no run") {
   const Toy toy;
   REQUIRE(toy.train("first", {"train_steps=1"}) == 0);
   CHECK_THAT(error_of<FormatError>(toy.from("first", "second", {"num_layers=1"})),
@@ -356,7 +356,7 @@ TEST_CASE("a run's configuration edited by hand is compared with its checkpoint'
              Contains("optimizer.learning_rate: expected 0.001 as the run began, got 0.002") && Contains("--init-from"));
 }
 
-TEST_CASE("--resume wants a run, says so for a checkpoint, and names the newest good one where the latest is damaged") {
+TEST_CASE("resuming wants a run, says so for a checkpoint, and names the newest good one where the latest is damaged") {
   const Toy toy;
   REQUIRE(toy.train("run", {"train_steps=10"}) == 0);
   const std::string run = fs::canonical(toy.run("run")).string(), latest = toy.latest("run");
