@@ -70,6 +70,7 @@ TEST_CASE("a narrow bar leaves out what matters least and never exceeds its widt
   CHECK(format_bar(kState, 60, false) ==
         "1234/12000  loss 41.2  mlm 7.12  disc 0.682  25.1k/s  12:05");
   CHECK(format_bar(kState, 40, false) == "1234/12000 loss 41.2 mlm 7.12 disc 0.682");
+  CHECK(format_bar(kState, 25, false) == "1234/12000  loss 41.2");
   CHECK(format_bar(kState, 20, false) == "1234/12000 loss 41.2");
   CHECK(format_bar(kState, 12, false) == "1234/12000 l");
   CHECK(format_bar(kState, 5, false) == "1234/");
