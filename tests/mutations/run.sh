@@ -120,8 +120,11 @@ echo "running ${#picked[@]} of ${#at[@]} mutations"
 
 # The same preset in the same place below the root, so that the compiler cache has what is not mutated.
 copy=build/mutations/source
+# What differs is copied, with a new time: what an earlier run built from a mutated or an older file must not look up to date.
 mkdir -p $copy
-tar -cf - --exclude=./build --exclude=./runs --exclude=./.git . | tar -xf - -C $copy
+find . \( -path ./build -o -path ./runs -o -path ./.git \) -prune -o -type f -print | while IFS= read -r file; do
+  cmp -s "$file" "$copy/$file" || { mkdir -p "$copy/$(dirname "$file")" && cp "$file" "$copy/$file"; }
+done
 [ ! -d ../shared ] || ln -sfn "$(cd ../shared && pwd)" build/mutations/shared
 cmake -S $copy --preset release >build/mutations/configure.log 2>&1 || { cat build/mutations/configure.log >&2; exit 1; }
 log=build/mutations/last.log
