@@ -25,6 +25,7 @@ struct Cost {
 struct Signature {
   std::vector<TensorSpec> outputs;
   std::vector<TensorSpec> saved;        // written by forward, read by backward (mean, rstd, lse, …)
+  uint32_t optional_saved = 0;          // bit k: saved k is absent where no backward of the op follows (evaluation)
   uint32_t differentiable_inputs = 0;   // backward can produce their gradients
   uint32_t differentiable_outputs = 0;  // backward reads their gradients; a sample has none: stop-gradient is structural
   uint32_t backward_reads_inputs = 0;   // kept alive until backward
@@ -34,7 +35,7 @@ struct Signature {
   Cost forward, backward;
 };
 
-// The memory of one call. Absent tensors have data == nullptr: saved and workspace where the signature asks for none,
+// The memory of one call. Absent tensors have data == nullptr: workspace where the signature asks for none, optional saved ones without backward,
 // dout where nothing depends on an output, din where mode is none.
 struct Frame {
   std::span<const Tensor> in, out, saved, dout, din;

@@ -58,6 +58,12 @@ class Planner {
     plan_.slots.push_back({(bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment, 0, first, first});
     return static_cast<int>(plan_.slots.size()) - 1;
   }
+  std::vector<int> open_saved(const Signature& signature, bool for_backward) {
+    std::vector<int> slots;
+    for (size_t k = 0; k < signature.saved.size(); ++k)
+      slots.push_back(for_backward || !bit(signature.optional_saved, k) ? open(signature.saved[k], now()) : kNoSlot);
+    return slots;
+  }
   void extend(int slot, int time) {
     if (slot != kNoSlot) plan_.slots[index(slot)].last = std::max(plan_.slots[index(slot)].last, time);
   }
@@ -115,10 +121,7 @@ class Planner {
       kept_[index(n.out[k])] = open(n.signature.outputs[k], now());
       call.out.push_back(kept_[index(n.out[k])]);
     }
-    for (const TensorSpec& s : n.signature.saved) {
-      saved_[index(i)].push_back(open(s, now()));
-      call.saved.push_back(saved_[index(i)].back());
-    }
+    call.saved = saved_[index(i)] = open_saved(n.signature, has_gradient_[index(i)]);
     if (n.signature.forward_workspace) call.workspace = open_bytes(n.signature.forward_workspace, now());
     plan_.calls.push_back(std::move(call));
   }
@@ -164,10 +167,7 @@ class Planner {
         extend(late(n.out[k]), now());
         call.out.push_back(late(n.out[k]));
       }
-      for (const TensorSpec& s : n.signature.saved) {
-        fresh_saved_[index(i)].push_back(open(s, now()));
-        call.saved.push_back(fresh_saved_[index(i)].back());
-      }
+      call.saved = fresh_saved_[index(i)] = open_saved(n.signature, has_gradient_[index(i)]);
       if (n.signature.forward_workspace) call.workspace = open_bytes(n.signature.forward_workspace, now());
       plan_.calls.push_back(std::move(call));
     }
@@ -294,6 +294,8 @@ Cost total_cost(const Graph& graph, const Plan& plan) {
     const Cost& c = call.pass == Pass::backward ? s.backward : s.forward;
     total.flops += c.flops;
     total.bytes += c.bytes;
+    for (size_t k = 0; k < call.saved.size(); ++k)
+      if (call.saved[k] == kNoSlot) total.bytes -= static_cast<double>(s.saved[k].bytes());  // not written
   }
   return total;
 }
@@ -318,7 +320,7 @@ std::string format_plan(const Graph& graph, const Plan& plan) {
     if (call.pass != Pass::forward) continue;
     for (const auto* list : {&call.out, &call.saved})
       for (const int s : *list)
-        if (plan.slots[static_cast<size_t>(s)].last >= plan.first_backward) kept[node] += plan.slots[static_cast<size_t>(s)].bytes;
+        if (s != kNoSlot && plan.slots[static_cast<size_t>(s)].last >= plan.first_backward) kept[node] += plan.slots[static_cast<size_t>(s)].bytes;
   }
   size_t kept_total = 0;
   for (size_t i = 0; i < graph.nodes().size(); ++i) {

@@ -19,7 +19,7 @@ struct LayerNormForward {
   Tensor sequence_offsets;  // (sequences + 1) i32; needed only with dropout
   Tensor y;                 // (rows, cols)
   Tensor sum;               // (rows, cols): dropout(x) + residual, kept for backward; absent where neither is used (x serves),
-                            // or in evaluation
+                            // or where no backward follows
   Tensor mean, rstd;        // (rows)
   double eps = 1e-12;
   Dropout dropout;          // of x before the sum

@@ -14,7 +14,7 @@ struct LinearForward {
   Tensor weight;  // (out, in)
   Tensor bias;    // (out); absent with Epilogue::none
   Tensor y;       // (rows, out)
-  Tensor u;       // (rows, out): x Wᵀ + b before GELU, kept for backward; only with bias_gelu, may be absent in evaluation
+  Tensor u;       // (rows, out): x Wᵀ + b before GELU, kept for backward; only with bias_gelu, may be absent where no backward follows
   Epilogue epilogue = Epilogue::bias;
 };
 

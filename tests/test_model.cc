@@ -120,6 +120,41 @@ TEST_CASE("recomputation changes no bit and needs less memory") {
   CHECK(layers->program().arena_bytes() < none->program().arena_bytes());
 }
 
+TEST_CASE("poisoning what is dead changes no bit, whatever draws the masks and samples") {
+  ElectraConfig uniform = toy_config(), tied = toy_config(), masked_lm = toy_config();
+  uniform.uniform_generator = true;
+  tied.untied_generator = false;
+  masked_lm.electra_objective = false;
+  for (const ElectraConfig& config : {toy_config(), uniform, tied, masked_lm})
+    for (const Recompute recompute : {Recompute::none, Recompute::gelu, Recompute::layers})
+      for (const bool with_replacement : {false, true}) {
+        std::vector<std::vector<double>> results;
+        for (const bool poison : {false, true}) {
+          ThreadPool pool(2, Assignment::striped);
+          ElectraGraphOptions options = toy_options(DType::f32, 2);
+          options.corruption = Corruption::drawn;
+          options.masking.mask_prob = 0.2;
+          options.masking.with_replacement = with_replacement;
+          options.recompute = recompute;
+          // Nothing is kept but the loss: masks and samples, too, are dead when the last op that says so has read them.
+          const ElectraGraph g = trace_electra(config, kToyShape, options);
+          const Plan plan = make_plan(*g.graph, {.train = true, .loss = g.loss, .keep = {}});
+          ParameterStore store(*g.graph, plan, true);
+          perturb_weights(store);
+          Program program(*g.graph, plan, store, Stream(pool), {poison});
+          fill_toy_batch(g, program);
+          program.forward_backward(toy_state(), true);
+          program.forward_backward(toy_state(), false);
+          const Tensor all = store.grads();
+          results.emplace_back(all.as<float>(), all.as<float>() + all.size());
+          results.back().push_back(get(program.output(g.loss), 0));
+        }
+        CHECK(std::all_of(results[0].begin(), results[0].end(), [](double x) { return std::isfinite(x); }));
+        CHECK(std::any_of(results[0].begin(), results[0].end(), [](double x) { return x != 0; }));
+        CHECK(results[0] == results[1]);
+      }
+}
+
 TEST_CASE("fp32 follows double") {
   ThreadPool pool(2);
   auto exact = make_toy(toy_config(), toy_options(DType::f64, 2), pool), single = make_toy(toy_config(), toy_options(DType::f32, 2), pool);

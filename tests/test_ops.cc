@@ -168,6 +168,53 @@ TEST_CASE("x may be its own residual: both gradients reach it") {
   }
 }
 
+TEST_CASE("evaluation leaves out what only backward reads, and gives the same bits") {
+  Graph g(DType::f32, 2);
+  const Value x = g.input("x", {{70, 24}, DType::f32}), offsets = g.input("offsets", {{2}, DType::i32});
+  const auto parameter = [&](const char* name, const Shape& shape) { return g.parameter(name, shape, true); };
+  const Value activated = linear(g, x, parameter("w", {24, 24}), parameter("b", {24}), Epilogue::bias_gelu, "linear");
+  const Value y = dropout_add_layer_norm(g, activated, x, parameter("gamma", {24}), parameter("beta", {24}), offsets, 0, 1e-12, "norm");
+  const Value labels = g.input("labels", {{70}, DType::f32});
+  const auto head = binary_classifier(g, y, {parameter("hw", {24, 24}), parameter("hb", {24}), parameter("v", {1, 24}), parameter("c", {1})},
+                                      labels, offsets, "head");
+  std::vector<std::vector<float>> logits;
+  std::vector<Plan> plans;
+  for (const bool train : {true, false}) {
+    const Plan plan = plans.emplace_back(make_plan(g, {.train = train, .loss = head.loss, .keep = {head.logits}}));
+    ParameterStore store(g, plan, train);
+    ThreadPool pool(2, Assignment::striped);
+    Program program(g, plan, store, Stream(pool), {true});
+    program.input(offsets).as<int32_t>()[1] = 70;
+    uint32_t draws = 0;
+    const auto fill = [&](const Tensor& t) {
+      for (int64_t i = 0; i < t.size(); ++i) t.as<float>()[i] = static_cast<float>(philox(5, {draws++, 0, 0, 0}).word[0]) * 0x1p-32f - 0.4f;
+    };
+    fill(program.input(x));
+    for (const char* name : {"w", "b", "gamma", "beta", "hw", "hb", "v", "c"}) fill(store.value(store.at(name)));
+    program.forward({});
+    const Tensor out = program.output(head.logits);
+    logits.emplace_back(out.as<float>(), out.as<float>() + out.size());
+  }
+  CHECK(std::all_of(logits[0].begin(), logits[0].end(), [](float v) { return std::isfinite(v); }));
+  CHECK(logits[0][0] != logits[0][1]);
+  CHECK(logits[0] == logits[1]);
+  // linear saves u; the norm mean, rstd and the sum.
+  const auto absent = [](const Call& call) {
+    std::vector<bool> result;
+    for (const int s : call.saved) result.push_back(s == kNoSlot);
+    return result;
+  };
+  CHECK(absent(plans[0].calls[0]) == std::vector<bool>{false});
+  CHECK(absent(plans[0].calls[1]) == std::vector<bool>{false, false, false});
+  CHECK(absent(plans[1].calls[0]) == std::vector<bool>{true});
+  CHECK(absent(plans[1].calls[1]) == std::vector<bool>{false, false, true});
+  // Nor do they count as moved: 70 · 24 · 4 B each.
+  double forward = 0;
+  for (const Node& node : g.nodes()) forward += node.signature.forward.bytes;
+  CHECK(total_cost(g, plans[1]).bytes == forward - 2 * 6720);
+  CHECK(format_plan(g, plans[1]).find("norm") != std::string::npos);
+}
+
 TEST_CASE("cost of linear") {
   // x (10, 6) 240 B, W (4, 6) 96 B, y (10, 4) 160 B; one product is 2 · 10 · 6 · 4 = 480.
   for (const Epilogue epilogue : {Epilogue::none, Epilogue::bias, Epilogue::bias_gelu}) {

@@ -58,15 +58,16 @@ inline void perturb_weights(ParameterStore& store) {
       set(store.value(p), i, get(store.value(p), i) + 0.1 * (toy_draw(1, n++) * 0x1p-32 - 0.5));
 }
 
-inline void fill_toy_batch(ElectraProgram& program) {
-  const ElectraGraph& g = program.traced();
+inline void fill_toy_batch(const ElectraGraph& g, const Program& program) {
   const auto ints = [&](Value v) { return program.input(v).as<int32_t>(); };
+  const bool given = g.graph->value(g.masked.rows).kind == ValueKind::input;
   for (int64_t s = 0; s <= 3; ++s) ints(g.batch.sequence_offsets)[s] = kToyOffsets[s];
   for (uint32_t r = 0; r < 33; ++r) {
     ints(g.batch.ids)[r] = static_cast<int32_t>(5 + toy_draw(2, r) % 35);
     ints(g.batch.segments)[r] = static_cast<int32_t>(toy_draw(3, r) % 2);
-    if (g.masked.masked_ids != kNoValue) ints(g.masked.masked_ids)[r] = static_cast<int32_t>(5 + toy_draw(4, r) % 35);
+    if (given) ints(g.masked.masked_ids)[r] = static_cast<int32_t>(5 + toy_draw(4, r) % 35);
   }
+  if (!given) return;
   constexpr int32_t kRows[] = {1, 5, 9, 17, 0, 0, 22, 25, 30};  // 0: unused
   for (uint32_t k = 0; k < 9; ++k) {
     ints(g.masked.rows)[k] = kRows[k];
@@ -77,5 +78,7 @@ inline void fill_toy_batch(ElectraProgram& program) {
       ints(g.sampled_ids)[k] = k == 2 ? ints(g.masked.targets)[k] : static_cast<int32_t>(5 + toy_draw(5, k) % 35);
   }
 }
+
+inline void fill_toy_batch(const ElectraProgram& program) { fill_toy_batch(program.traced(), program.program()); }
 
 }  // namespace electra

@@ -23,7 +23,10 @@ class LayerNorm final : public Op {
     Signature s;
     s.outputs = {x};
     s.saved = {statistic, statistic};
-    if (residual_) s.saved.push_back(x);  // the sum
+    if (residual_) {
+      s.saved.push_back(x);  // the sum
+      s.optional_saved = 0b100;
+    }
     s.differentiable_inputs = residual_ ? 0b01111 : 0b00111;
     s.differentiable_outputs = 0b1;
     s.backward_reads_inputs = residual_ ? 0b10010 : 0b00011;

@@ -18,7 +18,10 @@ class Linear final : public Op {
     const TensorSpec y{{rows, n}, x.dtype};
     Signature s;
     s.outputs = {y};
-    if (epilogue_ == Epilogue::bias_gelu) s.saved = {y};  // before GELU
+    if (epilogue_ == Epilogue::bias_gelu) {
+      s.saved = {y};  // u, before GELU
+      s.optional_saved = 0b1;
+    }
     s.differentiable_inputs = has_bias() ? 0b111 : 0b011;
     s.differentiable_outputs = 0b1;
     s.backward_reads_inputs = 0b011;
