@@ -13,7 +13,7 @@ namespace electra {
 inline constexpr int64_t kMaxSegments = 8;  // rows of a segment table; BERT has 2
 
 // Rows beyond the last offset (unused capacity) use position 0 and take part in nothing: y is written (finite), and
-// their dy must be zero. Ids and segments outside their tables throw DataError naming row, id and table size.
+// nothing is read of their dy. Ids and segments outside their tables throw DataError naming row, id and table size.
 struct EmbeddingForward {
   Tensor ids, segments;          // (rows) i32
   Tensor sequence_offsets;       // (sequences + 1) i32

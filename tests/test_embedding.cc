@@ -205,6 +205,24 @@ TEST_CASE("embedding: rows of the tables that no token mentions get exactly zero
   }
 }
 
+TEST_CASE("embedding: what the gradient of rows beyond the last offset holds reaches nothing") {
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    std::vector<std::vector<double>> results(2);
+    for (const bool nan : {false, true}) {
+      OpRecord record = record_of({.capacity = 80, .positions = 70, .offsets = {0, 3, 70}, .drop_p = 0.1});
+      if (nan) std::fill(record.results[0].cotangent_values.begin() + 70 * 16, record.results[0].cotangent_values.end(), std::nan(""));
+      Run run(record, dtype);
+      run.forward();
+      run.backward();
+      for (const char* name : {"dword", "dposition", "dsegment", "dgamma", "dbeta"}) {
+        const std::vector<double> v = run.values(name);
+        results[nan].insert(results[nan].end(), v.begin(), v.end());
+      }
+    }
+    CHECK(results[0] == results[1]);
+  }
+}
+
 TEST_CASE("embedding: ids outside a table are named, and nothing is written") {
   const auto error = [](const char* input, size_t row, double value) {
     OpRecord record = record_of({});
