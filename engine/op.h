@@ -35,8 +35,8 @@ struct Signature {
   Cost forward, backward;
 };
 
-// The memory of one call. Absent tensors have data == nullptr: workspace where the signature asks for none, optional saved ones without backward,
-// dout where nothing depends on an output, din where mode is none.
+// The memory of one call. Absent tensors have data == nullptr: workspace where the signature asks for none, optional saved
+// ones where no backward follows, dout where nothing depends on an output, din where mode is none.
 struct Frame {
   std::span<const Tensor> in, out, saved, dout, din;
   std::span<const GradMode> mode;  // of din

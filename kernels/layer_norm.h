@@ -1,5 +1,6 @@
 // y = LayerNorm(dropout(x) + residual), dropout and residual optional: BERT's "add and norm" (both) and the generator head's
-// LayerNorm (neither). The embeddings' LayerNorm, whose dropout acts on y, is part of kernels/embedding.h. Statistics by two passes.
+// LayerNorm (neither). The embeddings' LayerNorm, whose dropout acts on y, is part of kernels/embedding.h. Statistics by two
+// passes.
 #pragma once
 #include "kernels/core/backend.h"
 #include "kernels/core/device.h"
@@ -13,7 +14,7 @@ namespace electra {
 // Dropout of element (row, column): coordinates (step, first_sequence + sequence of the row, position of the row in its
 // sequence, column / 8), slot column % 8. Rows beyond the last offset use sequence 0xffffffff and their row number.
 struct LayerNormForward {
-  Tensor x;                 // (rows, cols)
+  Tensor x;                 // (rows, cols), at least one column
   Tensor residual;          // (rows, cols) or absent
   Tensor gamma, beta;       // (cols)
   Tensor sequence_offsets;  // (sequences + 1) i32; needed only with dropout

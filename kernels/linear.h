@@ -14,7 +14,7 @@ struct LinearForward {
   Tensor weight;  // (out, in)
   Tensor bias;    // (out); absent with Epilogue::none
   Tensor y;       // (rows, out)
-  Tensor u;       // (rows, out): x Wᵀ + b before GELU, kept for backward; only with bias_gelu, may be absent where no backward follows
+  Tensor u;       // (rows, out): x Wᵀ + b before GELU, kept for backward; only with bias_gelu, may be absent without backward
   Epilogue epilogue = Epilogue::bias;
 };
 

@@ -245,6 +245,7 @@ TEST_CASE("layer_norm refuses what does not fit") {
   };
   CHECK(forward_error("gamma", {15}, DType::f32) == "[layer_norm] gamma has shape (15), expected (16)");
   CHECK(forward_error("beta", {1, 16}, DType::f32) == "[layer_norm] beta has shape (1, 16), expected (16)");
+  CHECK(forward_error("x", {4, 0}, DType::f32) == "[layer_norm] x has shape (4, 0), expected at least 1 column");
   CHECK(forward_error("residual", {4, 15}, DType::f32) == "[layer_norm] residual has shape (4, 15), expected (4, 16)");
   CHECK(forward_error("sum", {16, 4}, DType::f32) == "[layer_norm] sum has shape (16, 4), expected (4, 16)");
   CHECK(forward_error("mean", {3}, DType::f32) == "[layer_norm] mean has shape (3), expected (4)");

@@ -78,6 +78,15 @@ TEST_CASE("embedding refuses tables that are empty or have too many segments") {
   CHECK(error(11, 6, 0) == "[layer_3/embeddings] segment table has shape (0, 4), expected 1 to 8 rows");
 }
 
+TEST_CASE("LayerNorm refuses rows without columns") {
+  CHECK(refusal([](Traced& t) { layer_norm(t.graph, t.real({5, 0}), t.real({0}), t.real({0}), 1e-12, "norm"); }) ==
+        "[layer_3/norm] x has shape (5, 0), expected at least 1 column");
+  CHECK(refusal([](Traced& t) {
+          embedding(t.graph, t.i32({7}), t.i32({7}), t.i32({3}), {t.real({9, 0}), t.real({8, 0}), t.real({2, 0}), t.real({0}), t.real({0})},
+                    0, 1e-12, "embeddings");
+        }) == "[layer_3/embeddings] word table has shape (9, 0), expected at least 1 column");
+}
+
 TEST_CASE("masked_lm refuses an empty vocabulary") {
   for (const bool uniform : {false, true})
     CHECK(refusal([=](Traced& t) {

@@ -21,6 +21,7 @@ class Embedding final : public Op {
     const int64_t rows = in[kIds].shape.size(), cols = in[kWord].shape[-1];
     check_dropout(context.where, dropout_);
     check_shape(context.where, "segments", in[kSegments].shape, in[kIds].shape);
+    if (cols < 1) throw ShapeError(context.where, "word table has shape " + in[kWord].shape.str() + ", expected at least 1 column");
     const auto check_table = [&](const char* what, const Shape& table, int64_t most) {
       check_shape(context.where, what, table, {table.rows(), cols});
       if (table.rows() < 1 || table.rows() > most)

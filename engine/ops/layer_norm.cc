@@ -1,6 +1,7 @@
 #include "engine/ops/layer_norm.h"
 
 #include "engine/dispatch.h"
+#include "kernels/core/error.h"
 #include "kernels/layer_norm.h"
 
 namespace electra {
@@ -16,6 +17,7 @@ class LayerNorm final : public Op {
     const TensorSpec& x = in[0];
     const int64_t rows = x.shape.rows(), cols = x.shape[-1];
     check_dropout(context.where, dropout_);
+    if (cols < 1) throw ShapeError(context.where, "x has shape " + x.shape.str() + ", expected at least 1 column");
     check_shape(context.where, "gamma", in[1].shape, {cols});
     check_shape(context.where, "beta", in[2].shape, {cols});
     if (residual_) check_shape(context.where, "residual", in[3].shape, x.shape);

@@ -118,7 +118,8 @@ void backward_oracle(const BinaryClassifierBackward& a) {
   }
 }
 
-// Over the used rows (others may hold anything): u again, du, dx and partial sums of dbias and dout_weight; then dweight over its rows, and the sums in order.
+// Over the used rows (others may hold anything): u again, du, dx and partial sums of dbias and dout_weight; then dweight over
+// its rows, and the sums in order.
 void backward(const BinaryClassifierBackward& a, Stream& stream) {
   const int64_t used = used_rows(a.sequence_offsets), cols = a.x.cols(), items = items_of(used, kRows);
   Scratch scratch(a.workspace);

@@ -238,6 +238,7 @@ template <class Args> void check_operands(const Args& a) {
     if (table.rows() < 1 || table.rows() > most)
       throw ShapeError("embedding", std::string(what) + " has shape " + table.shape.str() + ", expected 1 to " + std::to_string(most) + " rows");
   };
+  if (cols < 1) throw ShapeError("embedding", "word has shape " + a.word.shape.str() + ", expected at least 1 column");
   check_entries("word", a.word, std::numeric_limits<int32_t>::max());
   check_entries("position", a.position, std::numeric_limits<int32_t>::max());
   check_entries("segment", a.segment, kMaxSegments);

@@ -137,6 +137,7 @@ size_t layer_norm_backward_workspace(int64_t rows, int64_t cols, DType dtype) {
 template <> void layer_norm_forward<Backend::cpu>(const LayerNormForward& args, Stream& stream) {
   const int64_t cols = args.x.cols();
   const Shape whole{args.x.rows(), cols}, rows{args.x.rows()};
+  if (cols < 1) throw ShapeError("layer_norm", "x has shape " + args.x.shape.str() + ", expected at least 1 column");
   const auto check = [&](const char* what, const Tensor& t, const Shape& shape) {
     cpu::check_operand("layer_norm", what, t, shape, args.x.dtype);
   };
