@@ -17,7 +17,9 @@ struct SpecialIds {
 // smallest 32-bit keys, ties by position; key of position p = word p % 4 of the call at (step, sequence, p / 4, 0). With
 // replacement (compat: google): draw j of word j % 4 at (step, sequence, j / 4, 1) picks candidate floor(u · candidates)
 // (u = draw / 2^32), so positions can repeat. A masked token becomes [MASK] with probability 0.85 and stays otherwise
-// (word p % 4 at (step, sequence, p / 4, 2), masked iff draw < 0.85 · 2^32).
+// (word p % 4 at (step, sequence, p / 4, 2), masked iff draw < 0.85 · 2^32). With replacement each slot j, in ascending order of
+// positions, draws for itself (word j % 4 at (step, sequence, j / 4, 2)), as in the original: a position drawn k times stays with
+// probability 0.15^k.
 struct MaskTokens {
   Tensor ids, sequence_offsets;   // (rows) i32, (sequences + 1) i32
   Tensor masked_ids;              // (rows) i32

@@ -51,9 +51,10 @@ TEST_CASE("damaged safetensors files are refused or read") {
   int refused = 0;
   for (int i = 0; i < 200000; ++i)
     refused += !survives([&] {
+      [[maybe_unused]] volatile std::byte last;  // so that the last byte of each is read
       const Safetensors file(damaged(good, random), "fuzz");
       for (const NamedTensor& t : file.tensors())
-        if (!t.data.empty()) REQUIRE(static_cast<int>(t.data.back()) >= 0);  // reads the last byte
+        if (!t.data.empty()) last = t.data.back();
     });
   CHECK(refused > 100000);
 }

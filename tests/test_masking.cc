@@ -121,7 +121,7 @@ void check_against_definition(const Masking& m) {
       CHECK(m.rows[slot] == begin + p);
       CHECK(m.weights[slot] == 1);
       CHECK(m.targets[slot] == m.ids[static_cast<size_t>(begin + p)]);
-      if (word_of(m, s, p, 2) < 0.85 * 0x1p32) expected_ids[static_cast<size_t>(p)] = kSpecial.mask;
+      if (word_of(m, s, m.with_replacement ? j : p, 2) < 0.85 * 0x1p32) expected_ids[static_cast<size_t>(p)] = kSpecial.mask;
     }
     CHECK(std::equal(expected_ids.begin(), expected_ids.end(), m.masked_ids.begin() + begin));
   }

@@ -21,7 +21,7 @@ struct Sequence {
 
 Sequence encode(const TrainedModel& model, std::string_view text) {
   if (const size_t at = unicode::find_invalid_utf8(text); at != unicode::kValid)
-    throw DataError("probe", "expected UTF-8 text, got an ill-formed sequence at byte " + std::to_string(at));
+    throw DataError("probe", "expected UTF-8 text, got an ill-formed sequence at byte " + std::to_string(at + 1));
   const SpecialIds special = model.special();
   Sequence s;
   s.ids.push_back(special.cls);

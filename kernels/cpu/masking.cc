@@ -93,7 +93,7 @@ void mask_sequence(const MaskTokens& a, int64_t s) {
     rows[j] = begin + p;
     weights[j] = 1;
     targets[j] = ids[p];
-    if (draws(p, kMask) < kMaskThreshold) a.masked_ids.as<int32_t>()[begin + p] = a.special.mask;
+    if (draws(a.with_replacement ? j : p, kMask) < kMaskThreshold) a.masked_ids.as<int32_t>()[begin + p] = a.special.mask;
   }
   std::fill(rows + n, rows + a.max_predictions, 0);
   std::fill(weights + n, weights + a.max_predictions, 0.0f);
