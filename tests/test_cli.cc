@@ -347,8 +347,8 @@ TEST_CASE("eval says what is missing or does not fit") {
   const Result refused = run("eval " + (models() / "run") + " data=" + (other / "data"));
   CHECK(refused.status == 1);
   CHECK(refused.out.empty());
-  CHECK(refused.err.starts_with("electra: error: [" + (other / "data") +
-                                "] expected data of the model's vocabulary, sha256 "));
+  CHECK(refused.err.starts_with("electra: error: [" + (other / "data") + "/vocab.txt:"));
+  CHECK(refused.err.find("] expected the vocabulary of the model, here its end, got 'more'") != std::string::npos);
 }
 
 TEST_CASE("probe says of each token how likely it is a replaced one") {
