@@ -25,14 +25,6 @@ void positive(const char* name, int64_t value) {
   if (value < 1) throw ConfigError(name, "expected at least 1, got " + std::to_string(value));
 }
 
-void dropout(const char* name, double p) {
-  if (!(p >= 0 && p < 1))
-    throw ConfigError(name, "expected a probability in [0, 1), got " + number(p));
-  if (Dropout{.drop_p = p}.keep_threshold() == 0)
-    throw ConfigError(name, "expected at most 0.99999, got " + number(p) +
-                                ": kernels draw 65536ths, and none would be kept");
-}
-
 void weight(const char* name, double w) {
   if (!(w >= 0 && std::isfinite(w)))
     throw ConfigError(name, "expected a finite number of at least 0, got " + number(w));
@@ -129,8 +121,8 @@ void validate(const ElectraConfig& config) {
                       "expected a finite number above 0, got " + number(config.layer_norm_eps));
   validate_encoder("discriminator", config.discriminator);
   validate_encoder("generator", config.generator);
-  dropout("hidden_dropout", config.hidden_dropout);
-  dropout("attention_dropout", config.attention_dropout);
+  check_dropout("hidden_dropout", {.drop_p = config.hidden_dropout});
+  check_dropout("attention_dropout", {.drop_p = config.attention_dropout});
   weight("gen_weight", config.gen_weight);
   weight("disc_weight", config.disc_weight);
   objective(config);

@@ -22,6 +22,15 @@ std::vector<uint32_t> words(const Bits128& bits) { return {bits.word, bits.word 
 }  // namespace
 
 // Random123's kat_vectors, lines "philox4x32 10".
+TEST_CASE("an error knows its place and what it says") {
+  const Error error("a [b] c", "expected d] e, got f");
+  CHECK(std::string(error.what()) == "[a [b] c] expected d] e, got f");
+  CHECK(error.where() == "a [b] c");
+  CHECK(error.detail() == "expected d] e, got f");
+  const Error copy = error;  // the views are of its own text
+  CHECK(copy.where() == "a [b] c");
+}
+
 TEST_CASE("philox gives the published known answers") {
   CHECK(words(philox(0, {0, 0, 0, 0})) == std::vector<uint32_t>{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
   CHECK(words(philox(~uint64_t{0}, {~0u, ~0u, ~0u, ~0u})) ==

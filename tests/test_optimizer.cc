@@ -241,18 +241,16 @@ TEST_CASE("optimizer: wrong tensors are named") {
     (args.*buffer).data = nullptr;
     CHECK_THROWS_WITH(adamw<Backend::cpu>(args, stream), Catch::EndsWith(" has no memory, expected shape (8)"));
   }
-  args = good;
-  args.group_ids = nullptr;
-  CHECK_THROWS_WITH(adamw<Backend::cpu>(args, stream), "[adamw] expected group ids and groups, got none");
-  args = good;
-  args.groups = nullptr;
-  CHECK_THROWS_WITH(adamw<Backend::cpu>(args, stream), "[adamw] expected group ids and groups, got none");
-  args = good;
-  args.grad_norm = nullptr;
-  CHECK_THROWS_WITH(adamw<Backend::cpu>(args, stream), "[adamw] expected the result of grad_norm, got none");
-  args = good;
-  args.state = nullptr;
-  CHECK_THROWS_WITH(adamw<Backend::cpu>(args, stream), "[adamw] expected a step state, got none");
+  const std::pair<void (*)(AdamW&), const char*> missing[] = {
+      {[](AdamW& a) { a.group_ids = nullptr; }, "[adamw] expected group ids and groups, got none"},
+      {[](AdamW& a) { a.groups = nullptr; }, "[adamw] expected group ids and groups, got none"},
+      {[](AdamW& a) { a.grad_norm = nullptr; }, "[adamw] expected the result of grad_norm, got none"},
+      {[](AdamW& a) { a.state = nullptr; }, "[adamw] expected a step state, got none"}};
+  for (const auto& [remove, error] : missing) {
+    args = good;
+    remove(args);
+    CHECK_THROWS_WITH(adamw<Backend::cpu>(args, stream), error);
+  }
   GradNorm result;
   const Tensor one{data, {1}, DType::f32};
   const auto norm_error = [&](const Tensor& grad, const Tensor& loss, GradNorm* to) {

@@ -213,10 +213,7 @@ Checkpoint::Checkpoint(fs::path path) : path_(std::move(path)) {
   try {
     state_ = verify(path_);
   } catch (const Error& error) {
-    std::string message = error.what();
-    // "[file] what": keep the place, add what to do.
-    const size_t end = message.find("] ");
-    throw FormatError(message.substr(1, end - 1), message.substr(end + 2) + "; " + newest_good(path_.parent_path(), path_.filename()));
+    throw FormatError(error.where(), std::string(error.detail()) + "; " + newest_good(path_.parent_path(), path_.filename()));
   }
 }
 

@@ -489,13 +489,11 @@ template <class Check> void at_its_key(const ResolvedConfig& resolved, Check che
   try {
     check();
   } catch (const ConfigError& error) {
-    const std::string message = error.what();
-    const size_t end = message.find("] ");
-    const std::string field = message.substr(1, end - 1);
+    const std::string field(error.where());
     const auto key =
         std::find_if(table().begin(), table().end(), [&](const Key& k) { return k.name == field; });
     if (key == table().end()) throw;
-    throw key_error(resolved.origin(field), field, message.substr(end + 2));
+    throw key_error(resolved.origin(field), field, error.detail());
   }
 }
 
@@ -733,10 +731,9 @@ void check_resume(const PretrainConfig& before, const ResolvedConfig& now) {
     const std::string was = key.get(before), is = key.get(now.config);
     if (was == is) continue;
     throw key_error(now.origins[i], key.name,
-                    fmt::format("expected {} as the run began, got {}; a resumed run cannot change "
-                                "it: start a new run with "
-                                "--init-from to take the weights along",
-                                was.empty() ? "no value" : was, is.empty() ? "no value" : is));
+                    fmt::format("expected {} as the run began, got {}; {}",
+                                was.empty() ? "no value" : was, is.empty() ? "no value" : is,
+                                kFixedOnResume));
   }
 }
 

@@ -139,6 +139,9 @@ std::string to_yaml(const ResolvedConfig& resolved);
 std::vector<std::string> deviations(const PretrainConfig& config);
 // 16 hex digits over every key that a resumed run may not change.
 std::string config_hash(const PretrainConfig& config);
+// What an error about a resumed run ends with.
+inline constexpr std::string_view kFixedOnResume =
+    "a resumed run cannot change it: start a new run with --init-from to take the weights along";
 // Throws ConfigError for the first key that differs and may not change when a run is resumed; it
 // names --init-from.
 void check_resume(const PretrainConfig& before, const ResolvedConfig& now);

@@ -83,8 +83,6 @@ std::string source_of(const PretrainRequest& request) {
   return request.overfit > 0 ? fmt::format("--overfit {}", request.overfit) : "data";
 }
 
-constexpr std::string_view kFixedOnResume = "a resumed run cannot change it: start a new run with --init-from to take the weights along";
-
 // Embeddings are of the entries of a vocabulary, whatever its size.
 void check_vocabulary_of(const Checkpoint& checkpoint, const RunData& data) {
   if (!data.set) return;

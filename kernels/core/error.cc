@@ -14,6 +14,6 @@ std::string message(std::string_view where, std::string_view what) {
 
 }  // namespace
 
-Error::Error(std::string_view where, std::string_view what) : std::runtime_error(message(where, what)) {}
+Error::Error(std::string_view where, std::string_view what) : std::runtime_error(message(where, what)), where_length_(where.size()) {}
 
 }  // namespace electra

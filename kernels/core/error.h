@@ -1,5 +1,6 @@
 // Errors: each message reads "[where] what was expected, what came".
 #pragma once
+#include <cstddef>
 #include <stdexcept>
 #include <string_view>
 
@@ -8,6 +9,12 @@ namespace electra {
 class Error : public std::runtime_error {
  public:
   Error(std::string_view where, std::string_view what);
+  // The two parts of the message, for whoever knows a better place or has something to add.
+  std::string_view where() const { return std::string_view(what()).substr(1, where_length_); }
+  std::string_view detail() const { return std::string_view(what()).substr(where_length_ + 3); }
+
+ private:
+  size_t where_length_;
 };
 
 class ShapeError : public Error { public: using Error::Error; };   // shapes, dtypes, alignment
