@@ -120,7 +120,8 @@ void check_close(const std::string& what, const std::vector<double>& got, const 
 // The oracle's backward against central differences of its forward, with a random cotangent; bound is of the tensor's
 // largest gradient. Gradients must not be zero unless the record says why.
 void check_gradients(const OpRecord& record, double step = 1e-6, double bound = 1e-7);
-// The float kernel against the oracle: error at most twice the naive form's plus record.ulps ulp of the largest value.
+// The float kernel against the oracle: error at most twice the naive form's plus record.ulps ulp of the largest value. The naive
+// form itself, which no code of the kernels has a part in, must agree with the oracle to three digits.
 void check_kernel(const OpRecord& record);
 // accumulate = write + what was there; none writes nothing and changes no other gradient.
 void check_grad_modes(const OpRecord& record);

@@ -87,6 +87,14 @@ TEST_CASE("a sound op passes every check") { check_op(square(Defect::none)); }
 TEST_CASE("a gradient off by a millionth is seen", "[!shouldfail]") { check_gradients(square(Defect::wrong_gradient)); }
 TEST_CASE("a gradient of zero is seen", "[!shouldfail]") { check_gradients(square(Defect::zero_gradient)); }
 TEST_CASE("one wrong element of a kernel is seen", "[!shouldfail]") { check_kernel(square(Defect::wrong_kernel)); }
+TEST_CASE("an oracle and a kernel that are wrong alike are seen", "[!shouldfail]") {
+  OpRecord record = square(Defect::none);
+  record.naive_forward = [](const Arguments& a) {
+    for (int64_t i = 0; i < a["x"].size(); ++i) a.data<float>("y")[i] = 1.01f * a.data<float>("x")[i] * a.data<float>("x")[i];
+  };
+  record.naive_backward = [](const Arguments& a) { backward<float>(a, Defect::none); };
+  check_kernel(record);
+}
 TEST_CASE("an element that is not written is seen", "[!shouldfail]") { check_kernel(square(Defect::last_unwritten)); }
 // AddressSanitizer does not fail a check, it ends the process.
 #if defined(__SANITIZE_ADDRESS__)
