@@ -339,16 +339,23 @@ TEST_CASE("eval says what is missing or does not fit") {
               "'seq_len'?");
   check_error("eval", 2, "[command line] expected model (see 'electra eval --help'), got none");
 
-  const test::TemporaryDirectory other;
-  test::write_file(other / "vocab.txt", test::read_file(models() / "vocab.txt") + "more\n");
-  REQUIRE(run("data build " + (models() / "text.txt") + " --vocab " + (other / "vocab.txt") +
-              " --out " + (other / "data"))
-              .status == 0);
-  const Result refused = run("eval " + (models() / "run") + " data=" + (other / "data"));
-  CHECK(refused.status == 1);
-  CHECK(refused.out.empty());
-  CHECK(refused.err.starts_with("electra: error: [" + (other / "data") + "/vocab.txt:"));
-  CHECK(refused.err.find("] expected the vocabulary of the model, here its end, got 'more'") != std::string::npos);
+  const auto check_refused = [](const std::string& vocabulary, const std::string& difference) {
+    const test::TemporaryDirectory other;
+    test::write_file(other / "vocab.txt", vocabulary);
+    REQUIRE(run("data build " + (models() / "text.txt") + " --vocab " + (other / "vocab.txt") +
+                " --out " + (other / "data"))
+                .status == 0);
+    const Result refused = run("eval " + (models() / "run") + " data=" + (other / "data"));
+    CHECK(refused.status == 1);
+    CHECK(refused.out.empty());
+    CHECK(refused.err.starts_with("electra: error: [" + (other / "data") + "/vocab.txt:"));
+    CHECK(refused.err.find("] expected the vocabulary of the model, here " + difference) != std::string::npos);
+  };
+  const std::string vocabulary = test::read_file(models() / "vocab.txt");
+  check_refused(vocabulary + "more\n", "its end, got 'more'");
+  const size_t last = vocabulary.rfind('\n', vocabulary.size() - 2) + 1;
+  const std::string token = vocabulary.substr(last, vocabulary.size() - last - 1);
+  check_refused(vocabulary.substr(0, last) + "other\n", "'" + token + "', got 'other'");
 }
 
 TEST_CASE("probe says of each token how likely it is a replaced one") {

@@ -1,4 +1,5 @@
 // Graph, plan, program and parameter store, with small ops of the test's own.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <random>
@@ -267,6 +268,21 @@ TEST_CASE("segments are computed again, with the same bits and less memory") {
   CHECK(again.program.arena_bytes() < kept.program.arena_bytes());
   CHECK(again.program.plan().calls.size() > kept.program.plan().calls.size());
   CHECK(copy(kept.program.output(kept.chain.middle)) == copy(again.program.output(again.chain.middle)));
+
+  // What another segment reads (all sines but the first and the last) has one place: computing it again writes there.
+  const auto& calls = again.program.plan().calls;
+  int crossing = 0;
+  for (const Call& call : calls) {
+    const Node& node = again.chain.graph.nodes()[static_cast<size_t>(call.node)];
+    if (call.pass != Pass::recompute || !node.name.ends_with("/sine")) continue;
+    if (node.name == "stage_0/sine" || node.name == "stage_7/sine") continue;
+    const auto forward = std::find_if(calls.begin(), calls.end(), [&](const Call& c) { return c.pass == Pass::forward && c.node == call.node; });
+    REQUIRE(forward != calls.end());
+    CAPTURE(node.name);
+    CHECK(call.out == forward->out);
+    ++crossing;
+  }
+  CHECK(crossing == 6);
 }
 
 TEST_CASE("the arena is smaller than one buffer a tensor") {
