@@ -101,7 +101,20 @@ TEST_CASE("the first Ctrl-C is answered before the program comes to it, and only
         }) == 0);
 }
 
-// oneDNN's products keep data where a signal handler would push its frame.
+TEST_CASE("handlers run on a stack of their own, and interrupted calls go on") {
+  CHECK(in_child([] {
+          const SignalGuard guard;
+          stack_t stack{};
+          if (sigaltstack(nullptr, &stack) != 0 || (stack.ss_flags & SS_DISABLE) != 0) return 2;
+          for (const int signal : {SIGINT, SIGTERM}) {
+            struct sigaction action {};
+            if (sigaction(signal, nullptr, &action) != 0 || (action.sa_flags & SA_ONSTACK) == 0 || (action.sa_flags & SA_RESTART) == 0) return 3;
+          }
+          return 0;
+        }) == 0);
+}
+
+// Why: oneDNN's products keep data where a signal handler would push its frame.
 TEST_CASE("a signal in the middle of a matrix product harms nothing") {
   CHECK(in_child([] {
           const SignalGuard guard;
