@@ -1,6 +1,7 @@
 #include "engine/program.h"
 
 #include <cstring>
+#include <string>
 
 #include "kernels/core/error.h"
 
@@ -12,13 +13,35 @@ Tensor Program::slot(int s, const TensorSpec& spec) const {
 }
 
 Program::Program(const Graph& graph, Plan plan, const ParameterStore& store, Stream stream, Options options)
-    : graph_(&graph), plan_(std::move(plan)), stream_(stream), options_(options), arena_(plan_.arena_bytes) {
+    : graph_(&graph),
+      plan_(std::move(plan)),
+      stream_(stream),
+      options_(options),
+      state_(stream),
+      arena_(plan_.arena_bytes, memory_of(stream.backend())),
+      loss_gradient_(sizeof(double), memory_of(stream.backend())) {
   check_dtype("program", "the parameter store", store.dtype(), graph.float_type());
   const auto round_up = [](size_t bytes) { return (bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment; };
-  size_t bytes = 0;
+  size_t bytes = 0, output_bytes = 0;
   for (const ValueInfo& v : graph.values())
     if (v.kind == ValueKind::input) bytes += round_up(v.spec.bytes());
-  inputs_ = Buffer(bytes);
+  inputs_ = Buffer(bytes, memory_of(stream.backend()));
+  if (stream.backend() == Backend::cuda) {
+    for (Buffer& b : staging_) {
+      b = Buffer(bytes, Memory::pinned);
+      staged_.emplace_back(stream);
+    }
+    host_output_offset_.resize(graph.values().size());
+    for (size_t v = 0; v < graph.values().size(); ++v) {
+      host_output_offset_[v] = output_bytes;
+      if (plan_.final_slot[v] != kNoSlot) output_bytes += round_up(graph.values()[v].spec.bytes());
+    }
+    host_outputs_ = Buffer(output_bytes, Memory::pinned);
+  }
+  const double one = 1;
+  const float one_float = 1;
+  if (graph.float_type() == DType::f64) copy(loss_gradient_.data(), &one, sizeof one, stream);
+  else copy(loss_gradient_.data(), &one_float, sizeof one_float, stream);
 
   // Memory of inputs and parameters; computed values are bound call by call.
   std::vector<Tensor> fixed(graph.values().size()), fixed_grad(graph.values().size());
@@ -69,7 +92,7 @@ Program::Program(const Graph& graph, Plan plan, const ParameterStore& store, Str
   }
 }
 
-void Program::run(size_t first, size_t last, bool first_micro_batch) {
+void Program::call_ops(size_t first, size_t last, bool first_micro_batch) {
   for (size_t c = first; c < last; ++c) {
     const BoundCall& call = calls_[c];
     const Frame frame{.in = call.in,
@@ -79,39 +102,79 @@ void Program::run(size_t first, size_t last, bool first_micro_batch) {
                       .din = call.din,
                       .mode = first_micro_batch ? call.mode : call.later_mode,
                       .workspace = call.workspace,
-                      .state = &state_,
+                      .state = state_.data(),
                       .stream = &stream_};
     if (call.pass == Pass::backward) call.op->backward(frame);
     else call.op->forward(frame);
     for (const int s : call.ending)
-      std::memset(arena_.data() + plan_.slots[static_cast<size_t>(s)].offset, 0xFF, plan_.slots[static_cast<size_t>(s)].bytes);
+      fill(arena_.data() + plan_.slots[static_cast<size_t>(s)].offset, 0xFF, plan_.slots[static_cast<size_t>(s)].bytes, stream_);
   }
 }
 
-void Program::forward(const StepState& state) {
-  state_ = state;
-  if (options_.poison) std::memset(arena_.data(), 0xFF, arena_.bytes());
-  run(0, static_cast<size_t>(plan_.first_backward), true);
+void Program::issue(Run run) {
+  if (options_.poison) fill(arena_.data(), 0xFF, arena_.bytes(), stream_);
+  const auto backward = static_cast<size_t>(plan_.first_backward);
+  call_ops(0, backward, true);
+  if (run == kForward) return;
+  const Slot& loss = plan_.slots[static_cast<size_t>(plan_.loss_gradient)];
+  copy(arena_.data() + loss.offset, loss_gradient_.data(), size_of(accumulate_type(graph_->float_type())), stream_);
+  call_ops(backward, calls_.size(), run == kFirstMicroBatch);
 }
+
+void Program::start(const StepState& state, Run run) {
+  state_.set(state);
+  if (filling_) {
+    copy(inputs_.data(), staging_[staging_now_].data(), inputs_.bytes(), stream_);
+    staged_[staging_now_].record(stream_);
+    filling_ = false;
+  }
+  if (stream_.backend() == Backend::cpu || options_.poison || !options_.record) return issue(run);
+  Recording& r = recordings_[run];
+  if (!r.warm) {
+    issue(run);
+    r.warm = true;
+    return;
+  }
+  if (!r.graph) r.graph = LaunchGraph::capture(stream_, [&] { issue(run); });
+  r.graph.launch(stream_);
+}
+
+void Program::forward(const StepState& state) { start(state, kForward); }
 
 void Program::forward_backward(const StepState& state, bool first_micro_batch) {
   if (plan_.loss_gradient == kNoSlot) throw Error("program", "expected a plan made for training");
-  forward(state);
-  const Slot& loss = plan_.slots[static_cast<size_t>(plan_.loss_gradient)];
-  if (graph_->float_type() == DType::f64) *reinterpret_cast<double*>(arena_.data() + loss.offset) = 1;
-  else *reinterpret_cast<float*>(arena_.data() + loss.offset) = 1;
-  run(static_cast<size_t>(plan_.first_backward), calls_.size(), first_micro_batch);
+  start(state, first_micro_batch ? kFirstMicroBatch : kLaterMicroBatch);
 }
 
-Tensor Program::input(Value v) const {
+Tensor Program::input(Value v) {
   if (graph_->value(v).kind != ValueKind::input) throw Error("program", graph_->value(v).name + " is no input");
-  return input_tensors_[static_cast<size_t>(v)];
+  Tensor t = input_tensors_[static_cast<size_t>(v)];
+  if (stream_.backend() == Backend::cpu) return t;
+  if (!filling_) {
+    const size_t before = staging_now_;
+    staging_now_ = (staging_now_ + 1) % staging_.size();
+    staged_[staging_now_].synchronize();
+    std::memcpy(staging_[staging_now_].data(), staging_[before].data(), inputs_.bytes());
+    filling_ = true;
+  }
+  t.data = staging_[staging_now_].data() + (static_cast<std::byte*>(t.data) - inputs_.data());
+  return t;
 }
 
-Tensor Program::output(Value v) const {
+Tensor Program::device_output(Value v) const {
   const int s = plan_.final_slot[static_cast<size_t>(v)];
   if (s == kNoSlot) throw Error("program", "expected a kept value, " + graph_->value(v).name + " is not kept");
   return slot(s, graph_->value(v).spec);
+}
+
+Tensor Program::output(Value v) const {
+  Tensor t = device_output(v);
+  if (stream_.backend() == Backend::cpu) return t;
+  std::byte* const host = host_outputs_.data() + host_output_offset_[static_cast<size_t>(v)];
+  copy(host, t.data, t.bytes(), stream_);
+  stream_.synchronize();
+  t.data = host;
+  return t;
 }
 
 }  // namespace electra

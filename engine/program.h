@@ -1,5 +1,7 @@
-// Program: a planned graph with its memory, ready to run any number of times. A run allocates nothing.
+// Program: a planned graph with its memory, ready to run any number of times. A run allocates nothing. On a GPU the launches of
+// a run are recorded the second time and replayed from then on.
 #pragma once
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -12,6 +14,7 @@ class Program {
  public:
   struct Options {
     bool poison = false;  // fill a tensor with NaN when its lifetime ends: catches an op whose signature lies
+    bool record = true;   // replay recorded launches on a GPU; poison mode never does
   };
 
   // The graph, the store and the stream must outlive the program. The store holds every parameter of the graph.
@@ -23,12 +26,16 @@ class Program {
   // Gradients go to the store: written in the first micro-batch of a step, added in those after it.
   void forward_backward(const StepState& state, bool first_micro_batch = true);
 
-  Tensor input(Value v) const;   // to be filled before a run
-  Tensor output(Value v) const;  // a kept value, valid after a run; throws Error for one that was not kept
+  // Host memory to be filled before a run; holds what the last run read. Waits, on a GPU, until an earlier run has read it.
+  Tensor input(Value v);
+  // A kept value of the last run in host memory; waits for it. Throws Error for one that was not kept.
+  Tensor output(Value v) const;
   const Plan& plan() const { return plan_; }
   const Graph& graph() const { return *graph_; }
   size_t arena_bytes() const { return plan_.arena_bytes; }
   size_t input_bytes() const { return inputs_.bytes(); }
+  // The memory of one run that kernels read and write, for tests of what no output shows.
+  Tensor device_output(Value v) const;
 
  private:
   struct BoundCall {
@@ -39,16 +46,33 @@ class Program {
     Tensor workspace;
     std::vector<int> ending;  // slots whose lifetime ends with this call; poison mode only
   };
+  // A run is one of these; each is recorded by itself.
+  enum Run : uint8_t { kForward, kFirstMicroBatch, kLaterMicroBatch };
+  struct Recording {
+    LaunchGraph graph;
+    bool warm = false;  // has run once: every kernel is loaded and configured
+  };
   Tensor slot(int s, const TensorSpec& spec) const;
-  void run(size_t first, size_t last, bool first_micro_batch);
+  void start(const StepState& state, Run run);
+  void issue(Run run);
+  void call_ops(size_t first, size_t last, bool first_micro_batch);
 
   const Graph* graph_;
   Plan plan_;
   Stream stream_;
   Options options_;
-  StepState state_;
+  DeviceValue<StepState> state_;
   Buffer arena_, inputs_;
-  std::vector<Tensor> input_tensors_;  // per value
+  Buffer loss_gradient_;               // 1 in the graph's dtype of losses
+  std::vector<Tensor> input_tensors_;  // per value, where kernels read it
+  // On a GPU: what the host writes and the copy engine reads, in turn, and what outputs are copied to.
+  std::array<Buffer, 2> staging_;
+  std::vector<Event> staged_;          // per staging buffer: its copy is done
+  size_t staging_now_ = 0;
+  bool filling_ = false;               // the host writes staging_[staging_now_]
+  Buffer host_outputs_;
+  std::vector<size_t> host_output_offset_;  // per value
+  std::array<Recording, 3> recordings_;
   std::vector<BoundCall> calls_;
 };
 

@@ -36,6 +36,7 @@ template <Backend B> void grad_norm(const GradNormArgs& args, Stream& stream);
 // divide by 1 − β^adam_step when bias_correction and do nothing otherwise (the original). Does nothing when !finite.
 struct AdamW {
   Tensor param, grad, m, v;         // (n), one dtype
+  Tensor copy = {};                 // (n) bf16: param after the update, for the kernels to read; absent on the CPU
   const uint8_t* group_ids = nullptr;  // n / kGroupElements
   const ParameterGroup* groups = nullptr;
   const GradNorm* grad_norm = nullptr;

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <numbers>
 
+#include "kernels/core/gpu.h"
 #include "kernels/core/philox.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -24,6 +25,7 @@ namespace electra::test {
 namespace {
 
 constexpr size_t kGuard = 64;  // bytes before and after a tensor
+constexpr size_t kDeviceGuard = 256;
 constexpr std::byte kGuardByte{0xff};
 constexpr double kNaiveError = 1e-3;  // of the tensor's largest value, or of kNaiveFloor where that is smaller
 constexpr double kNaiveFloor = 1e-3;
@@ -37,7 +39,10 @@ double tolerance_scale() {
   return scale;
 }
 
-double to_float(double x) { return static_cast<double>(static_cast<float>(x)); }
+double rounded(DType dtype, double x) {
+  const auto f = static_cast<float>(x);
+  return static_cast<double>(dtype == DType::bf16 ? electra::to_float(electra::to_bf16(f)) : f);
+}
 
 double largest(const std::vector<double>& v) {
   double m = 0;
@@ -45,74 +50,109 @@ double largest(const std::vector<double>& v) {
   return m;
 }
 
-double float_ulp(double magnitude) {
-  return magnitude > 0 ? std::ldexp(1.0, std::max(std::ilogb(magnitude), -126) - 23) : 0;
+double ulp(DType dtype, double magnitude) {
+  return magnitude > 0 ? std::ldexp(1.0, std::max(std::ilogb(magnitude), -126) - (dtype == DType::bf16 ? 7 : 23)) : 0;
 }
 
 // Memory of one tensor between guard bytes, aligned as an arena aligns it.
 class Block {
  public:
-  explicit Block(size_t bytes) : buffer_(bytes + 2 * kGuard), bytes_(bytes) {
+  // The executor checks the exact bounds of what it allocated, so there nothing lies around a tensor.
+  Block(size_t bytes, Backend backend)
+      : backend_(backend),
+        guard_(backend == Backend::cpu ? kGuard : kGpuBuild == GpuBuild::SIMT ? 0 : kDeviceGuard),
+        buffer_(bytes + 2 * guard_, memory_of(backend)),
+        bytes_(bytes) {
     for (std::byte* guard : {buffer_.data(), data() + bytes}) {
-      std::fill_n(guard, kGuard, kGuardByte);
-      ASAN_POISON_MEMORY_REGION(guard, kGuard);
+      write(guard, std::vector<std::byte>(guard_, kGuardByte));
+      if (backend_ == Backend::cpu) ASAN_POISON_MEMORY_REGION(guard, kGuard);
     }
   }
-  ~Block() { ASAN_UNPOISON_MEMORY_REGION(buffer_.data(), buffer_.bytes()); }
+  ~Block() {
+    if (backend_ == Backend::cpu) ASAN_UNPOISON_MEMORY_REGION(buffer_.data(), buffer_.bytes());
+  }
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
-  std::byte* data() const { return buffer_.data() + kGuard; }
+  std::byte* data() const { return buffer_.data() + guard_; }
   size_t bytes() const { return bytes_; }
-  std::vector<std::byte> copy() const { return {data(), data() + bytes_}; }
+  std::vector<std::byte> copy() const { return read(data(), bytes_); }
+  void set(const std::vector<std::byte>& content) const { write(data(), content); }
   bool guards_intact() const {
-    const auto intact = [](std::byte* guard) {
-      ASAN_UNPOISON_MEMORY_REGION(guard, kGuard);
-      const bool whole = std::all_of(guard, guard + kGuard, [](std::byte b) { return b == kGuardByte; });
-      ASAN_POISON_MEMORY_REGION(guard, kGuard);
+    const auto intact = [this](std::byte* guard) {
+      if (backend_ == Backend::cpu) ASAN_UNPOISON_MEMORY_REGION(guard, kGuard);
+      const std::vector<std::byte> content = read(guard, guard_);
+      const bool whole = std::all_of(content.begin(), content.end(), [](std::byte b) { return b == kGuardByte; });
+      if (backend_ == Backend::cpu) ASAN_POISON_MEMORY_REGION(guard, kGuard);
       return whole;
     };
     return intact(buffer_.data()) && intact(data() + bytes_);
   }
 
  private:
+  void write(std::byte* to, const std::vector<std::byte>& content) const {
+    if (backend_ == Backend::cpu) return static_cast<void>(std::copy(content.begin(), content.end(), to));
+    electra::copy(to, content.data(), content.size(), test_device().stream());
+    test_device().stream().synchronize();
+  }
+  std::vector<std::byte> read(const std::byte* from, size_t bytes) const {
+    std::vector<std::byte> content(bytes);
+    if (backend_ == Backend::cpu) return {from, from + bytes};
+    electra::copy(content.data(), from, bytes, test_device().stream());
+    test_device().stream().synchronize();
+    return content;
+  }
+
+  Backend backend_;
+  size_t guard_;
   Buffer buffer_;
   size_t bytes_;
 };
 
-template <class T> void store_as(const Tensor& t, const std::vector<double>& values) {
-  for (size_t i = 0; i < values.size(); ++i) t.as<T>()[i] = static_cast<T>(values[i]);
-}
-
-void store(const Tensor& t, const std::vector<double>& values) {
-  REQUIRE(static_cast<int64_t>(values.size()) == t.size());
-  switch (t.dtype) {
-    case DType::f64: return store_as<double>(t, values);
-    case DType::f32: return store_as<float>(t, values);
-    case DType::i32: return store_as<int32_t>(t, values);
-    case DType::i64: return store_as<int64_t>(t, values);
-    case DType::u8: return store_as<uint8_t>(t, values);
-    case DType::bf16: break;
+// Calls f with a value of the type that stands for dtype.
+template <class F> auto with_type(DType dtype, F f) {
+  switch (dtype) {
+    case DType::f64: return f(double{});
+    case DType::f32: return f(float{});
+    case DType::bf16: return f(bf16{});
+    case DType::i32: return f(int32_t{});
+    case DType::i64: return f(int64_t{});
+    case DType::u8: break;
   }
-  FAIL("no test fills " << name_of(t.dtype));
+  return f(uint8_t{});
 }
 
-std::vector<double> load(const Tensor& t) {
-  const auto all = [&]<class T>(const T* p) { return std::vector<double>(p, p + t.size()); };
-  switch (t.dtype) {
-    case DType::f64: return all(t.as<double>());
-    case DType::f32: return all(t.as<float>());
-    case DType::i32: return all(t.as<int32_t>());
-    case DType::i64: return all(t.as<int64_t>());
-    default: return all(t.as<uint8_t>());
-  }
+std::vector<std::byte> encode(DType dtype, const std::vector<double>& values) {
+  return with_type(dtype, [&]<class T>(T) {
+    std::vector<std::byte> bytes(values.size() * sizeof(T));
+    for (size_t i = 0; i < values.size(); ++i) {
+      T element;
+      if constexpr (std::is_same_v<T, bf16>) element = electra::to_bf16(static_cast<float>(values[i]));
+      else element = static_cast<T>(values[i]);
+      std::memcpy(bytes.data() + i * sizeof(T), &element, sizeof(T));
+    }
+    return bytes;
+  });
 }
 
-// Bytes of 0xff are NaN in every floating type.
-void poison(const Tensor& t) { std::memset(t.data, 0xff, t.bytes()); }
+std::vector<double> decode(DType dtype, const std::vector<std::byte>& bytes) {
+  return with_type(dtype, [&]<class T>(T) {
+    std::vector<double> values(bytes.size() / sizeof(T));
+    for (size_t i = 0; i < values.size(); ++i) {
+      T element;
+      std::memcpy(&element, bytes.data() + i * sizeof(T), sizeof(T));
+      if constexpr (std::is_same_v<T, bf16>) values[i] = static_cast<double>(electra::to_float(element));
+      else values[i] = static_cast<double>(element);
+    }
+    return values;
+  });
+}
 
 bool is_floating(DType t) { return t == DType::f64 || t == DType::f32 || t == DType::bf16; }
 
 std::string gradient_name(const std::string& of) { return "d" + of; }
+
+DType dtype_of_result(const Result& r, DType run) { return r.dtype.value_or(r.statistic ? accumulate_type(run) : run); }
+DType dtype_of_gradient(const Gradient& g, DType run) { return g.parameter ? accumulate_type(run) : run; }
 
 std::vector<double> cotangent(const Result& result) {
   return !result.cotangent_values.empty() ? result.cotangent_values : Random(fnv1a64(result.name)).normals(result.shape.size());
@@ -126,8 +166,8 @@ std::vector<std::string> written_names(const OpRecord& record) {
   return names;
 }
 
-Run complete_run(const OpRecord& record, DType dtype, int threads) {
-  Run run(record, dtype);
+Run complete_run(const OpRecord& record, DType dtype, int threads, Backend backend = Backend::cpu) {
+  Run run(record, dtype, {}, backend);
   run.forward(threads);
   run.check_memory(false);
   if (record.backward) {
@@ -153,7 +193,7 @@ double Random::normal() {
 }
 std::vector<double> Random::normals(int64_t n, double scale, double mean) {
   std::vector<double> v(static_cast<size_t>(n));
-  for (double& x : v) x = to_float(mean + scale * normal());
+  for (double& x : v) x = rounded(DType::f32, mean + scale * normal());
   return v;
 }
 std::vector<double> Random::integers(int64_t n, int64_t limit) {
@@ -174,62 +214,82 @@ GradMode Arguments::mode(std::string_view gradient) const {
 
 struct Run::Memory {
   Arguments arguments;
+  Backend backend = Backend::cpu;
   StepState state;  // stays where it is when the Run moves
+  std::optional<DeviceValue<StepState>> device_state;
   std::map<std::string, Block, std::less<>> blocks;
   std::map<std::string, std::vector<std::byte>> read_only;  // what inputs and cotangents must still hold
 
   Tensor add(const std::string& name, const Shape& shape, DType dtype) {
     const Tensor spec{nullptr, shape, dtype};
-    const auto [at, is_new] = blocks.try_emplace(name, spec.bytes());
+    const auto [at, is_new] = blocks.try_emplace(name, spec.bytes(), backend);
     REQUIRE(is_new);
     return arguments.tensors[name] = {at->second.data(), shape, dtype};
   }
+  void store(const std::string& name, const std::vector<double>& values) {
+    const Tensor& t = arguments.tensors.at(name);
+    REQUIRE(static_cast<int64_t>(values.size()) == t.size());
+    blocks.at(name).set(encode(t.dtype, values));
+  }
+  // Bytes of 0xff are NaN in every floating type.
+  void poison(const std::string& name) { blocks.at(name).set(std::vector<std::byte>(blocks.at(name).bytes(), std::byte{0xff})); }
   void freeze(const std::string& name) { read_only[name] = blocks.at(name).copy(); }
 };
 
-Run::Run(const OpRecord& record, DType dtype, std::map<std::string, GradMode, std::less<>> modes)
+Run::Run(const OpRecord& record, DType dtype, std::map<std::string, GradMode, std::less<>> modes, Backend backend)
     : record_(record), memory_(std::make_unique<Memory>()) {
   Memory& m = *memory_;
+  m.backend = backend;
   m.arguments.dtype = dtype;
   m.state = record.state;
   m.arguments.state = &m.state;
+  if (backend == Backend::cuda) m.arguments.state = m.device_state.emplace(test_device().stream(), record.state).data();
   m.arguments.modes = std::move(modes);
   for (const Input& input : record.inputs) {
     std::vector<double> values = input.values;
-    if (is_floating(input.dtype.value_or(dtype))) std::transform(values.begin(), values.end(), values.begin(), to_float);
+    const DType type = input.dtype.value_or(dtype);
+    if (is_floating(type)) std::transform(values.begin(), values.end(), values.begin(), [](double x) { return rounded(DType::f32, x); });
     INFO(record.name << ": input " << input.name);
-    store(m.add(input.name, input.shape, input.dtype.value_or(dtype)), values);
+    m.add(input.name, input.shape, type);
+    m.store(input.name, values);
     m.freeze(input.name);
   }
   for (const Result& result : record.results) {
-    const Tensor t = m.add(result.name, result.shape, result.dtype.value_or(dtype));
-    if (result.initial.empty()) poison(t);
-    else store(t, result.initial);
+    const DType type = dtype_of_result(result, dtype);
+    m.add(result.name, result.shape, type);
+    if (result.initial.empty()) m.poison(result.name);
+    else m.store(result.name, result.initial);
     if (!result.cotangent) continue;
-    store(m.add(gradient_name(result.name), result.shape, dtype), cotangent(result));
+    m.add(gradient_name(result.name), result.shape, result.statistic ? accumulate_type(dtype) : dtype);
+    m.store(gradient_name(result.name), cotangent(result));
     m.freeze(gradient_name(result.name));
   }
   for (const Gradient& gradient : record.gradients) {
     const auto of = std::find_if(record.inputs.begin(), record.inputs.end(), [&](const Input& i) { return i.name == gradient.of; });
     REQUIRE(of != record.inputs.end());
-    poison(m.add(gradient_name(gradient.of), of->shape, dtype));
+    m.add(gradient_name(gradient.of), of->shape, dtype_of_gradient(gradient, dtype));
+    m.poison(gradient_name(gradient.of));
   }
-  if (record.workspace)
-    poison(m.add("workspace", {static_cast<int64_t>(record.workspace(dtype))}, DType::u8));
+  if (record.workspace) {
+    m.add("workspace", {static_cast<int64_t>(record.workspace(dtype))}, DType::u8);
+    m.poison("workspace");
+  }
 }
 Run::~Run() = default;
 Run::Run(Run&&) noexcept = default;
 
-void Run::forward(int threads) {
+void Run::run(const std::function<void(const Arguments&, Stream&)>& pass, int threads) {
+  if (memory_->backend == Backend::cuda) {
+    Stream stream = test_device().stream();
+    pass(memory_->arguments, stream);
+    return stream.synchronize();
+  }
   ThreadPool pool(threads, Assignment::striped);
   Stream stream(pool);
-  record_.forward(memory_->arguments, stream);
+  pass(memory_->arguments, stream);
 }
-void Run::backward(int threads) {
-  ThreadPool pool(threads, Assignment::striped);
-  Stream stream(pool);
-  record_.backward(memory_->arguments, stream);
-}
+void Run::forward(int threads) { run(record_.forward, threads); }
+void Run::backward(int threads) { run(record_.backward, threads); }
 void Run::naive() {
   record_.naive_forward(memory_->arguments);
   if (record_.naive_backward) record_.naive_backward(memory_->arguments);
@@ -260,10 +320,10 @@ void Run::check_memory(bool after_backward) {
 }
 
 Arguments& Run::arguments() { return memory_->arguments; }
-std::vector<double> Run::values(std::string_view name) const { return load(memory_->arguments[name]); }
+std::vector<double> Run::values(std::string_view name) const { return decode(memory_->arguments[name].dtype, bytes(name)); }
 std::vector<std::byte> Run::bytes(std::string_view name) const { return memory_->blocks.find(name)->second.copy(); }
 void Run::set(std::string_view name, const std::vector<double>& values) {
-  store(memory_->arguments[name], values);
+  memory_->store(std::string(name), values);
   if (memory_->read_only.contains(std::string(name))) memory_->freeze(std::string(name));
 }
 
@@ -355,7 +415,7 @@ void check_kernel(const OpRecord& record) {
     INFO(record.name << ": the naive form writes " << name);
     // It is written apart from the oracle: two that differ by more than fp32 can explain would make a bound of anything.
     CHECK(naive_error <= kNaiveError * std::max(largest(expected), kNaiveFloor));
-    const double bound = exact ? 0 : 2 * naive_error + record.ulps * float_ulp(largest(expected));
+    const double bound = exact ? 0 : 2 * naive_error + record.ulps * ulp(DType::f32, largest(expected));
     check_close(record.name + ": " + name + " of the float kernel", kernel.values(name), expected, bound);
   }
 }
@@ -409,6 +469,96 @@ void check_op(const OpRecord& record) {
   check_kernel(record);
   check_grad_modes(record);
   check_determinism(record);
+  check_device(record);
+}
+
+Device& test_device() {
+  static ThreadPool pool(1);
+  static Device device(kGpuBuild == GpuBuild::CUDA ? DeviceKind::cuda : DeviceKind::simt, pool);
+  return device;
+}
+
+namespace {
+
+// The record with what a kernel in dtype would read.
+OpRecord rounded_record(const OpRecord& record, DType dtype) {
+  OpRecord r = record;
+  for (Input& input : r.inputs)
+    if (is_floating(input.dtype.value_or(dtype)))
+      for (double& x : input.values) x = rounded(input.dtype.value_or(dtype), x);
+  for (Result& result : r.results)
+    if (result.cotangent) {
+      result.cotangent_values = cotangent(result);
+      if (!result.statistic)
+        for (double& x : result.cotangent_values) x = rounded(dtype, x);
+    }
+  return r;
+}
+
+void check_device_values(const OpRecord& record, DType dtype) {
+  Run oracle = complete_run(record, DType::f64, 1);
+  Run naive(record, DType::f32);
+  if (record.naive_forward) naive.naive();
+  Run kernel = complete_run(record, dtype, 1, Backend::cuda);
+  for (const std::string& name : written_names(record)) {
+    const std::vector<double> expected = oracle.values(name);
+    const auto result = std::find_if(record.results.begin(), record.results.end(), [&](const Result& r) { return r.name == name; });
+    const bool exact = result != record.results.end() && result->compare == Compare::exact;
+    const double naive_error = record.naive_forward && !exact ? largest_residual(naive.values(name), expected).error : 0;
+    const double k = dtype == DType::bf16 ? record.bf16_ulps : record.ulps;
+    const double bound = exact ? 0 : 2 * naive_error + k * ulp(dtype, largest(expected));
+    check_close(record.name + ": " + name + " of the " + name_of(dtype) + " CUDA kernel", kernel.values(name), expected, bound);
+  }
+  for (int schedule = 1; schedule < gpu::test_schedules(); ++schedule) {
+    gpu::use_test_schedule(schedule);
+    Run again = complete_run(record, dtype, 1, Backend::cuda);
+    gpu::use_test_schedule(0);
+    for (const std::string& name : written_names(record)) {
+      INFO(record.name << " (" << name_of(dtype) << "): " << name << " under schedule " << schedule);
+      CHECK(again.bytes(name) == kernel.bytes(name));
+    }
+  }
+}
+
+void check_device_grad_modes(const OpRecord& record, DType dtype) {
+  if (!record.backward) return;
+  Run written = complete_run(record, dtype, 1, Backend::cuda);
+  for (const Gradient& gradient : record.gradients) {
+    const std::string name = gradient_name(gradient.of);
+    const std::vector<double> value = written.values(name);
+    INFO(record.name << " (" << name_of(dtype) << "): " << name);
+
+    Run none(record, dtype, {{name, GradMode::none}}, Backend::cuda);
+    const std::vector<std::byte> untouched = none.bytes(name);
+    none.forward();
+    none.backward();
+    none.check_memory(true);
+    CHECK(none.bytes(name) == untouched);
+    for (const Gradient& other : record.gradients)
+      if (other.of != gradient.of) CHECK(none.bytes(gradient_name(other.of)) == written.bytes(gradient_name(other.of)));
+
+    Run accumulated(record, dtype, {{name, GradMode::accumulate}}, Backend::cuda);
+    accumulated.set(name, Random(fnv1a64(name)).normals(static_cast<int64_t>(value.size()), std::max(1e-3, largest(value))));
+    std::vector<double> expected = accumulated.values(name);
+    for (size_t i = 0; i < value.size(); ++i) expected[i] += value[i];
+    accumulated.forward();
+    accumulated.backward();
+    accumulated.check_memory(true);
+    // One rounding of the sum, and where the gradient is bf16 the one that the written value had and this one has not.
+    check_close(record.name + ": " + name + " accumulated", accumulated.values(name), expected,
+                1.5 * ulp(dtype_of_gradient(gradient, dtype), largest(expected)));
+  }
+}
+
+}  // namespace
+
+void check_device(const OpRecord& record) {
+  if constexpr (kHasCudaBackend)
+    for (const DType dtype : record.device_dtypes) {
+      const OpRecord read = rounded_record(record, dtype);
+      check_device_values(read, dtype);
+      check_device_grad_modes(read, dtype);
+    }
 }
 
 std::vector<double> GoldenCase::values(const std::string& tensor) const {

@@ -1,8 +1,9 @@
 // What every op is tested with: a record says which tensors an op reads and writes and how it is run; the functions below
-// check its gradients, its float kernel, its gradient modes, its determinism and its values against another implementation.
-// Tensors stand between guard bytes, which are NaN as floats (and poisoned under AddressSanitizer, so that touching one ends
-// the test); what an op writes is filled with NaN before. Work items are dealt to the threads in turn, so that each of them
-// has its share. ELECTRA_TOL_SCALE=0 prints residuals
+// What every op is tested with: a record says which tensors an op reads and writes and how it is run; the functions below
+// check its gradients, its kernels on every backend, its gradient modes, its determinism and its values against another
+// implementation. Tensors stand between guard bytes, which are NaN as floats (and poisoned under AddressSanitizer, so that
+// touching one ends the test); what an op writes is filled with NaN before. Work items are dealt to the threads in turn, so that
+// each of them has its share. ELECTRA_TOL_SCALE=0 prints residuals
 // instead of judging them; another value scales every bound.
 #pragma once
 #include <cstdint>
@@ -66,11 +67,13 @@ struct Result {
   Compare compare = Compare::close;
   std::vector<double> initial = {};  // where the op updates in place; else NaN
   std::vector<double> cotangent_values = {};  // absent: random
+  bool statistic = false;           // kept in accumulate_type of the run's dtype: losses, means, sums
 };
 
 struct Gradient {
   std::string of;                   // an input
   std::string zero_reason = {};     // why it is zero, where it is
+  bool parameter = false;           // kept in accumulate_type of the run's dtype
 };
 
 struct OpRecord {
@@ -84,12 +87,15 @@ struct OpRecord {
   std::function<size_t(DType)> workspace = {};  // bytes of the tensor "workspace"
   StepState state = {.seed = 0x9e3779b97f4a7c15u, .step = 7, .first_sequence = 3};
   double ulps = 2;                  // k of the bound 2 naive error + k ulp of the tensor's largest value
+  std::vector<DType> device_dtypes = {};  // what the CUDA kernels take; empty: they do not have this form
+  double bf16_ulps = 4;             // k for bf16 runs: inputs are rounded to it first, so this bounds the kernel's own roundings
 };
 
 // One execution of a record in memory of its own.
 class Run {
  public:
-  Run(const OpRecord& record, DType dtype, std::map<std::string, GradMode, std::less<>> modes = {});
+  // On the device (Backend::cuda) tensors lie in its memory: values(), bytes() and set() copy, data() may not be read.
+  Run(const OpRecord& record, DType dtype, std::map<std::string, GradMode, std::less<>> modes = {}, Backend backend = Backend::cpu);
   ~Run();
   Run(Run&&) noexcept;
   void forward(int threads = 2);
@@ -104,6 +110,7 @@ class Run {
 
  private:
   struct Memory;
+  void run(const std::function<void(const Arguments&, Stream&)>& pass, int threads);
   OpRecord record_;
   std::unique_ptr<Memory> memory_;
 };
@@ -127,8 +134,13 @@ void check_kernel(const OpRecord& record);
 void check_grad_modes(const OpRecord& record);
 // Two runs, and 1, 2 and 4 threads, give the same bits.
 void check_determinism(const OpRecord& record);
+// The CUDA kernels in each of record.device_dtypes: as check_kernel and check_grad_modes, and the same bits under every schedule.
+// Nothing without a CUDA backend in the build.
+void check_device(const OpRecord& record);
 // All of these.
 void check_op(const OpRecord& record);
+// The device that tests run CUDA kernels on, opened at first use.
+Device& test_device();
 
 // Values of another implementation: tests/golden/ops/<op>.json, written by the script beside it.
 struct GoldenTensor {

@@ -133,7 +133,7 @@ struct Chain {
   Plan plan() const { return make_plan(graph, {.train = true, .loss = loss, .keep = {middle}}); }
 };
 
-void fill(const Program& program, const Chain& chain, ParameterStore& store) {
+void fill(Program& program, const Chain& chain, ParameterStore& store) {
   for (int64_t i = 0; i < kSize; ++i) {
     program.input(chain.x).as<double>()[i] = 0.3 + 0.01 * static_cast<double>(i);
     store.value(store.at("a")).as<double>()[i] = 1.2 - 0.005 * static_cast<double>(i);
@@ -149,7 +149,7 @@ struct Running {
   ParameterStore store;
   Program program;
   explicit Running(int depth, bool segments = false)
-      : chain(depth, segments), store(chain.graph, chain.plan(), true), program(chain.graph, chain.plan(), store, Stream(pool), {true}) {
+      : chain(depth, segments), store(chain.graph, chain.plan(), true, Stream(pool)), program(chain.graph, chain.plan(), store, Stream(pool), {true}) {
     fill(program, chain, store);
   }
   double loss() {
@@ -251,8 +251,8 @@ TEST_CASE("poison mode catches a signature that lies about what backward reads")
   for (int i = 0; i < 3; ++i) v = g.add(std::make_unique<Sine>(), {v}, "sine_" + std::to_string(i))[0];
   const Value loss = g.add(std::make_unique<Sum>(), {v}, "sum")[0];
   const PlanOptions options{.train = true, .loss = loss, .keep = {}};
-  const ParameterStore store(g, make_plan(g, options), true);
   ThreadPool pool(1);
+  const ParameterStore store(g, make_plan(g, options), true, Stream(pool));
   Program program(g, make_plan(g, options), store, Stream(pool), {true});
   for (int64_t i = 0; i < kSize; ++i) store.value(store.at("a")).as<double>()[i] = 1;
   program.forward_backward({});
@@ -300,8 +300,8 @@ TEST_CASE("no gradient flows through an op that declares none") {
   const Value loss = g.add(std::make_unique<Sum>(), {g.add(std::make_unique<Multiply>(), {rounded, b}, "outer")[0]}, "sum")[0];
   const PlanOptions options{.train = true, .loss = loss, .keep = {}};
   const Plan plan = make_plan(g, options);
-  ParameterStore store(g, plan, true);
   ThreadPool pool(1);
+  ParameterStore store(g, plan, true, Stream(pool));
   Program program(g, plan, store, Stream(pool), {true});
   for (int64_t i = 0; i < kSize; ++i) {
     program.input(x).as<double>()[i] = 1;
@@ -316,7 +316,8 @@ TEST_CASE("no gradient flows through an op that declares none") {
 TEST_CASE("parameters stand in the order their gradients are complete, aligned, with their group") {
   // b belongs to stage 1 alone, a to stage 0 and 2: backward completes b first.
   const Chain chain(3);
-  const ParameterStore store(chain.graph, chain.plan(), true);
+  ThreadPool pool(1);
+  const ParameterStore store(chain.graph, chain.plan(), true, Stream(pool));
   REQUIRE(store.parameters().size() == 2);
   CHECK(store.parameters()[0].name == "b.bias");
   CHECK(store.parameters()[1].offset == kGroupElements);
@@ -325,7 +326,7 @@ TEST_CASE("parameters stand in the order their gradients are complete, aligned, 
   CHECK(std::vector<uint8_t>(store.group_ids().begin(), store.group_ids().end()) == std::vector<uint8_t>{1, 0});
   CHECK(store.find("none") == nullptr);
   CHECK_THROWS_WITH(store.at("none"), "[parameters] expected a parameter named none, the model has none");
-  CHECK(!ParameterStore(chain.graph, chain.plan(), false).grads());
+  CHECK(!ParameterStore(chain.graph, chain.plan(), false, Stream(pool)).grads());
 }
 
 TEST_CASE("a store of another type than the graph is refused") {
@@ -364,8 +365,8 @@ TEST_CASE("a weighted sum of losses has the weights as gradients") {
   };
   const Value loss = weighted_sum(g, sum_of(a, "first"), 3, sum_of(b, "second"), 50, "loss");
   const Plan plan = make_plan(g, {.train = true, .loss = loss, .keep = {}});
-  ParameterStore store(g, plan, true);
   ThreadPool pool(1);
+  ParameterStore store(g, plan, true, Stream(pool));
   Program program(g, plan, store, Stream(pool), {true});
   for (int64_t i = 0; i < kSize; ++i) {
     program.input(x).as<double>()[i] = 1;

@@ -10,7 +10,7 @@ ElectraProgram::ElectraProgram(ElectraGraph traced, bool train, Stream stream, s
   const Graph& graph = *traced_.graph;
   Plan plan = make_plan(graph, {.train = train, .loss = traced_.loss, .keep = traced_.outputs()});
   cost_ = total_cost(graph, plan);
-  if (!store_) store_ = std::make_shared<ParameterStore>(graph, plan, train);
+  if (!store_) store_ = std::make_shared<ParameterStore>(graph, plan, train, stream);
   program_ = std::make_unique<Program>(graph, std::move(plan), *store_, stream, options);
 }
 

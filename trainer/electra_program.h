@@ -31,7 +31,7 @@ class ElectraProgram {
   const Program& program() const { return *program_; }
   // Absent tensor for kNoValue.
   Tensor output(Value v) const { return v == kNoValue ? Tensor{} : program_->output(v); }
-  Tensor input(Value v) const { return program_->input(v); }
+  Tensor input(Value v) { return program_->input(v); }
   const Cost& step_cost() const { return cost_; }  // of one micro-batch
 
  private:

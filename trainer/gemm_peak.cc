@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "engine/dispatch.h"
+#include "kernels/dispatch.h"
 #include "kernels/gemm.h"
 
 namespace electra {

@@ -129,7 +129,7 @@ class GoldenRun {
         for (const auto& [parameter, slice] : slices)
           gradients.push_back(doubles(program_->store()->grad(*parameter), slice.begin, slice.shape.size()));
       }
-      optimizer.step(state_, program_->output(g.loss));
+      optimizer.step(state_, step_losses.back());
       if (step == 0) norm.push_back(optimizer.grad_norm());
     }
 

@@ -1,6 +1,7 @@
 // Optimizer: global-norm clipping and AdamW over the flat buffers of a parameter store.
 #pragma once
 #include <array>
+#include <vector>
 
 #include "engine/parameters.h"
 #include "kernels/core/device.h"
@@ -21,19 +22,22 @@ class Optimizer {
   // The store must outlive the optimizer and hold gradients and moments.
   Optimizer(const ParameterStore& store, const OptimizerConfig& config, Stream stream);
 
-  // One update with state.learning_rate. Changes nothing where the loss or the gradient norm is not finite: see finite().
-  void step(const StepState& state, Tensor loss);
+  // One update with state.learning_rate. Changes nothing where the loss (of the whole step) or the gradient norm is not finite:
+  // see finite(). Waits for the result.
+  void step(const StepState& state, double loss);
   // The norm before clipping of the last step, and whether it was applied.
-  double grad_norm() const { return norm_.norm; }
-  bool finite() const { return norm_.finite != 0; }
+  double grad_norm() const { return result_.norm; }
+  bool finite() const { return result_.finite != 0; }
 
  private:
   const ParameterStore* store_;
   OptimizerConfig config_;
   Stream stream_;
-  std::array<ParameterGroup, 2> groups_;  // by the store's group ids: with decay, without
-  GradNorm norm_;
-  Buffer workspace_;
+  DeviceValue<std::array<ParameterGroup, 2>> groups_;  // by the store's group ids: with decay, without
+  DeviceValue<GradNorm> norm_;
+  DeviceValue<StepState> state_;
+  Buffer group_ids_, loss_, workspace_;
+  GradNorm result_;
 };
 
 }  // namespace electra

@@ -41,8 +41,7 @@ StepResult TrainingStep::run(std::span<const HostBatch> micro_batches, StepState
                   program_.output(traced.disc_counts), padding_of(micro_batches[i], program_.shape()));
     state.first_sequence += static_cast<uint32_t>(micro_batches[i].sequences);
   }
-  loss_ = static_cast<float>(result.loss);
-  optimizer_.step(state, {&loss_, {1}, DType::f32});
+  optimizer_.step(state, result.loss);
   result.grad_norm = optimizer_.grad_norm();
   result.finite = optimizer_.finite();
   if (result.finite) sums.add(step_sums);

@@ -34,7 +34,6 @@ class TrainingStep {
   ElectraGraphOptions options_;
   ElectraProgram program_;
   Optimizer optimizer_;
-  float loss_ = 0;  // of the whole step, for the optimizer's finiteness check
 };
 
 // The losses' denominators of a step, summed over its micro-batches: masked positions and real tokens, at least 1 each.

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "engine/dispatch.h"
+#include "kernels/dispatch.h"
 #include "kernels/attention.h"
 #include "kernels/core/error.h"
 
@@ -27,7 +27,7 @@ class Attention final : public Op {
                                           std::to_string(num_heads_) + " heads");
     Signature s;
     s.outputs = {{{rows, width}, qkv.dtype}};
-    s.saved = {{{num_heads_, rows}, qkv.dtype}};
+    s.saved = {{{num_heads_, rows}, accumulate_type(qkv.dtype)}};
     s.differentiable_inputs = s.differentiable_outputs = 0b1;
     s.backward_reads_inputs = 0b11;
     s.backward_reads_outputs = 0b1;

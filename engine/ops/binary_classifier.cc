@@ -1,6 +1,6 @@
 #include "engine/ops/binary_classifier.h"
 
-#include "engine/dispatch.h"
+#include "kernels/dispatch.h"
 #include "kernels/binary_classifier.h"
 
 namespace electra {
@@ -21,7 +21,8 @@ class BinaryClassifierOp final : public Op {
     check_shape(context.where, "out_bias", in[kOutBias].shape, {1});
     check_shape(context.where, "labels", in[kLabels].shape, {rows});
     Signature s;
-    s.outputs = {{{1}, x.dtype}, {{1}, DType::f64}, {{rows}, x.dtype}, {{kBinaryCountsSize}, DType::i64}};
+    const DType statistic = accumulate_type(x.dtype);
+    s.outputs = {{{1}, statistic}, {{1}, DType::f64}, {{rows}, statistic}, {{kBinaryCountsSize}, DType::i64}};
     s.differentiable_inputs = 0b11111;
     s.differentiable_outputs = 0b1;
     s.backward_reads_inputs = 0b1101111;

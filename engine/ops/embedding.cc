@@ -3,8 +3,8 @@
 #include <limits>
 #include <string>
 
-#include "engine/dispatch.h"
 #include "kernels/core/error.h"
+#include "kernels/dispatch.h"
 #include "kernels/embedding.h"
 
 namespace electra {
@@ -33,7 +33,7 @@ class Embedding final : public Op {
     check_shape(context.where, "gamma", in[kGamma].shape, {cols});
     check_shape(context.where, "beta", in[kBeta].shape, {cols});
     const DType type = in[kWord].dtype;
-    const TensorSpec statistic{{rows}, type};
+    const TensorSpec statistic{{rows}, accumulate_type(type)};
     Signature s;
     s.outputs = {{{rows, cols}, type}};
     s.saved = {statistic, statistic};

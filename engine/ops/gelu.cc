@@ -1,6 +1,6 @@
 #include "engine/ops/gelu.h"
 
-#include "engine/dispatch.h"
+#include "kernels/dispatch.h"
 #include "kernels/activation.h"
 
 namespace electra {

@@ -1,7 +1,7 @@
 #include "engine/ops/layer_norm.h"
 
-#include "engine/dispatch.h"
 #include "kernels/core/error.h"
+#include "kernels/dispatch.h"
 #include "kernels/layer_norm.h"
 
 namespace electra {
@@ -21,7 +21,7 @@ class LayerNorm final : public Op {
     check_shape(context.where, "gamma", in[1].shape, {cols});
     check_shape(context.where, "beta", in[2].shape, {cols});
     if (residual_) check_shape(context.where, "residual", in[3].shape, x.shape);
-    const TensorSpec statistic{{rows}, x.dtype};
+    const TensorSpec statistic{{rows}, accumulate_type(x.dtype)};
     Signature s;
     s.outputs = {x};
     s.saved = {statistic, statistic};

@@ -2,8 +2,8 @@
 
 #include <string>
 
-#include "engine/dispatch.h"
 #include "kernels/core/error.h"
+#include "kernels/dispatch.h"
 #include "kernels/masked_lm.h"
 
 namespace electra {
@@ -23,9 +23,10 @@ class MaskedLmOp final : public Op {
     check_shape(context.where, "rows", in[kRows].shape, in[kTargets].shape);
     check_shape(context.where, "weights", in[kWeights].shape, in[kTargets].shape);
     Signature s;
-    s.outputs = {{{1}, float_type_}, {{slots}, DType::i32}, {{kMaskedLmSums}, DType::f64}};
-    if (options_.keep_logits) s.outputs.push_back({{slots, vocab}, float_type_});
-    s.saved = {{{slots}, float_type_}};  // lse
+    const DType statistic = accumulate_type(float_type_);
+    s.outputs = {{{1}, statistic}, {{slots}, DType::i32}, {{kMaskedLmSums}, DType::f64}};
+    if (options_.keep_logits) s.outputs.push_back({{slots, vocab}, statistic});
+    s.saved = {{{slots}, statistic}};  // lse
     s.differentiable_outputs = options_.uniform ? 0 : 0b1;
     int64_t cols = 0;
     if (!options_.uniform) {

@@ -1,6 +1,6 @@
 #include "engine/ops/masking.h"
 
-#include "engine/dispatch.h"
+#include "kernels/dispatch.h"
 
 namespace electra {
 namespace {

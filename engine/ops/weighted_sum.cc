@@ -1,6 +1,6 @@
 #include "engine/ops/weighted_sum.h"
 
-#include "engine/dispatch.h"
+#include "kernels/dispatch.h"
 #include "kernels/weighted_sum.h"
 
 namespace electra {

@@ -5,18 +5,134 @@
 #include <string>
 
 #include "kernels/core/error.h"
+#include "kernels/core/gpu.h"
 
 namespace electra {
+namespace {
 
-Buffer::Buffer(size_t bytes) : bytes_(bytes) {
-  const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  if (rounded == 0) return;
-  void* p = std::aligned_alloc(kAlignment, rounded);
-  if (!p) throw DeviceError("memory", "expected " + std::to_string(rounded) + " bytes, the system has not that much");
-  std::memset(p, 0, rounded);
-  data_.reset(static_cast<std::byte*>(p));
+constexpr DeviceKind kGpuKind = kGpuBuild == GpuBuild::CUDA ? DeviceKind::cuda : DeviceKind::simt;
+
+bool on_gpu(const Stream& stream) { return stream.backend() == Backend::cuda; }
+
+std::byte* allocate(size_t bytes, Memory memory) {
+  if (memory == Memory::host) {
+    const size_t rounded = (bytes + Buffer::kAlignment - 1) / Buffer::kAlignment * Buffer::kAlignment;
+    void* p = std::aligned_alloc(Buffer::kAlignment, rounded);
+    if (!p) throw DeviceError("memory", "expected " + std::to_string(rounded) + " bytes, the system has not that much");
+    std::memset(p, 0, rounded);
+    return static_cast<std::byte*>(p);
+  }
+  if constexpr (kHasCudaBackend) {
+    void* p = memory == Memory::pinned ? gpu::allocate_pinned(bytes) : gpu::allocate(bytes);
+    if (memory == Memory::pinned) std::memset(p, 0, bytes);
+    else gpu::fill(p, 0, bytes, nullptr), gpu::synchronize(nullptr);
+    return static_cast<std::byte*>(p);
+  }
+  throw DeviceError("memory", "expected a program with a GPU backend, this one was built with ELECTRA_GPU=OFF");
 }
 
-void Buffer::Free::operator()(std::byte* p) const { std::free(p); }
+}  // namespace
+
+void Stream::synchronize() const {
+  if constexpr (kHasCudaBackend)
+    if (on_gpu(*this)) gpu::synchronize(handle_);
+}
+
+std::string why_unusable(DeviceKind kind, int index) {
+  if (kind == DeviceKind::cpu) return {};
+  if constexpr (kHasCudaBackend)
+    if (kind == kGpuKind) return gpu::why_unusable(index);
+  const std::string needed = kind == DeviceKind::simt ? "SIMT" : "CUDA";
+  const char* built = kGpuBuild == GpuBuild::OFF ? "OFF" : kGpuBuild == GpuBuild::SIMT ? "SIMT" : "CUDA";
+  return "expected a program built with ELECTRA_GPU=" + needed + " for device " + name_of(kind) + ", got one built with ELECTRA_GPU=" +
+         built;
+}
+
+Device::Device(DeviceKind kind, ThreadPool& pool, int index) : kind_(kind), pool_(&pool) {
+  if (const std::string reason = why_unusable(kind, index); !reason.empty()) throw DeviceError("device", reason);
+  if constexpr (kHasCudaBackend)
+    if (kind != DeviceKind::cpu) {
+      gpu::select(index);
+      handle_ = gpu::create_stream();
+    }
+}
+
+Device::~Device() {
+  if constexpr (kHasCudaBackend)
+    if (handle_) gpu::destroy_stream(handle_);
+}
+
+Buffer::Buffer(size_t bytes, Memory memory) : data_(nullptr, Free{memory}), bytes_(bytes) {
+  if (bytes > 0) data_.reset(allocate(bytes, memory));
+}
+
+void Buffer::Free::operator()(std::byte* p) const {
+  if (memory == Memory::host) return std::free(p);
+  if constexpr (kHasCudaBackend) memory == Memory::pinned ? gpu::release_pinned(p) : gpu::release(p);
+}
+
+void copy(void* to, const void* from, size_t bytes, const Stream& stream) {
+  if (bytes == 0) return;
+  if constexpr (kHasCudaBackend)
+    if (on_gpu(stream)) return gpu::copy(to, from, bytes, stream.handle());
+  std::memcpy(to, from, bytes);
+}
+
+void fill(void* to, int byte, size_t bytes, const Stream& stream) {
+  if (bytes == 0) return;
+  if constexpr (kHasCudaBackend)
+    if (on_gpu(stream)) return gpu::fill(to, byte, bytes, stream.handle());
+  std::memset(to, byte, bytes);
+}
+
+Event::Event(const Stream& stream) {
+  if constexpr (kHasCudaBackend)
+    if (on_gpu(stream)) handle_ = gpu::create_event();
+}
+Event::~Event() {
+  if constexpr (kHasCudaBackend)
+    if (handle_) gpu::destroy_event(handle_);
+}
+void Event::record(const Stream& stream) {
+  if constexpr (kHasCudaBackend)
+    if (handle_) gpu::record(handle_, stream.handle());
+}
+void Event::synchronize() const {
+  if constexpr (kHasCudaBackend)
+    if (handle_) gpu::synchronize_event(handle_);
+}
+double Event::milliseconds_since(const Event& begin) const {
+  if constexpr (kHasCudaBackend)
+    if (handle_) return gpu::elapsed_ms(begin.handle_, handle_);
+  return 0;
+}
+
+LaunchGraph::~LaunchGraph() {
+  if constexpr (kHasCudaBackend)
+    if (handle_) gpu::destroy_graph(handle_);
+}
+void LaunchGraph::launch(const Stream& stream) const {
+  if (!handle_) throw DeviceError("graph", "expected a recorded graph, got an empty one");
+  if constexpr (kHasCudaBackend) gpu::launch_graph(handle_, stream.handle());
+}
+
+LaunchGraph::Capture::Capture(const Stream& stream) : stream_(stream) {
+  if (!on_gpu(stream)) throw DeviceError("graph", "expected a stream of a GPU, got one of the CPU");
+  if constexpr (kHasCudaBackend) gpu::begin_capture(stream.handle());
+}
+// After an exception: the runtime must leave capture mode; what it recorded is thrown away.
+LaunchGraph::Capture::~Capture() {
+  if (!open_) return;
+  try {
+    end();
+  } catch (const std::exception&) {
+  }
+}
+LaunchGraph LaunchGraph::Capture::end() {
+  LaunchGraph graph;
+  open_ = false;
+  if constexpr (kHasCudaBackend) graph.handle_ = gpu::end_capture(stream_.handle());
+  return graph;
+}
 
 }  // namespace electra

@@ -1,0 +1,54 @@
+// What the device layer asks of a GPU. One definition is linked: kernels/cuda/gpu.cc (the one file that sees the CUDA runtime)
+// or kernels/simt/gpu.cc (the host executor), as ELECTRA_GPU says; none with OFF. Everything throws DeviceError.
+#pragma once
+#include <cstddef>
+#include <string>
+
+namespace electra::gpu {
+
+struct Properties {
+  std::string name;            // "NVIDIA H200"
+  int major = 0, minor = 0;    // compute capability
+  std::string driver;          // "13.0", the newest CUDA version the driver knows; empty on the executor
+  size_t memory_bytes = 0;
+  int multiprocessors = 0;
+};
+
+// Why device `index` cannot be used ("no CUDA driver is installed", "…"); empty when it can. Never throws.
+std::string why_unusable(int index);
+// Makes device `index` the one this process uses; no other is touched.
+void select(int index);
+Properties properties(int index);
+
+void* allocate(size_t bytes);
+void release(void* p) noexcept;
+void* allocate_pinned(size_t bytes);  // host memory that copies run from and to without staging
+void release_pinned(void* p) noexcept;
+
+// A stream, event or recorded graph of the CUDA runtime.
+using Handle = void*;
+
+Handle create_stream();
+void destroy_stream(Handle stream) noexcept;
+void synchronize(Handle stream);
+void copy(void* to, const void* from, size_t bytes, Handle stream);  // between any two kinds of memory
+void fill(void* to, int byte, size_t bytes, Handle stream);
+
+Handle create_event();
+void destroy_event(Handle event) noexcept;
+void record(Handle event, Handle stream);
+void wait(Handle stream, Handle event);       // what follows on the stream runs after the event
+void synchronize_event(Handle event);
+double elapsed_ms(Handle begin, Handle end);  // both recorded and done
+
+void begin_capture(Handle stream);
+Handle end_capture(Handle stream);            // an executable graph
+void launch_graph(Handle graph, Handle stream);
+void destroy_graph(Handle graph) noexcept;
+
+// For tests: the order in which the executor runs blocks and threads, and when asynchronous copies arrive. What a kernel computes
+// must depend on neither. A GPU has one schedule, its own.
+int test_schedules();
+void use_test_schedule(int schedule);  // 0 to test_schedules() - 1
+
+}  // namespace electra::gpu

@@ -1,0 +1,130 @@
+// The device layer on the CUDA runtime: the one file that sees it.
+#include "kernels/core/gpu.h"
+
+#include <cuda_runtime.h>
+
+#include <string>
+
+#include "kernels/core/error.h"
+
+namespace electra::gpu {
+namespace {
+
+constexpr int kLeastMajor = 8;  // what the kernels are compiled for begins at sm_80
+
+void check(cudaError_t status, const char* where) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // so that it is reported once
+  throw DeviceError(where, std::string("expected success, CUDA says ") + cudaGetErrorName(status) + ": " + cudaGetErrorString(status));
+}
+
+std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
+
+cudaStream_t stream_of(Handle stream) { return static_cast<cudaStream_t>(stream); }
+cudaEvent_t event_of(Handle event) { return static_cast<cudaEvent_t>(event); }
+
+}  // namespace
+
+std::string why_unusable(int index) {
+  int driver = 0, runtime = 0, count = 0;
+  cudaRuntimeGetVersion(&runtime);
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
+    cudaGetLastError();
+    return "expected a CUDA driver, none is installed";
+  }
+  // Within one major version every driver runs every program.
+  if (driver / 1000 < runtime / 1000)
+    return "expected a driver for CUDA " + version(runtime / 1000 * 1000) + " or later, this one is for CUDA " + version(driver);
+  if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess) {
+    cudaGetLastError();
+    return std::string("expected a GPU, CUDA says ") + cudaGetErrorString(status);
+  }
+  if (count == 0) return "expected a GPU, the driver lists none";
+  if (index < 0 || index >= count)
+    return "expected a GPU number from 0 to " + std::to_string(count - 1) + ", got " + std::to_string(index);
+  int major = 0, minor = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index);
+  if (major < kLeastMajor)
+    return "expected a GPU of compute capability 8.0 or later, device " + std::to_string(index) + " has " + std::to_string(major) + "." +
+           std::to_string(minor);
+  return {};
+}
+
+void select(int index) { check(cudaSetDevice(index), "device"); }
+
+Properties properties(int index) {
+  cudaDeviceProp p{};
+  check(cudaGetDeviceProperties(&p, index), "device");
+  int driver = 0;
+  check(cudaDriverGetVersion(&driver), "device");
+  return {.name = p.name, .major = p.major, .minor = p.minor, .driver = version(driver), .memory_bytes = p.totalGlobalMem,
+          .multiprocessors = p.multiProcessorCount};
+}
+
+void* allocate(size_t bytes) {
+  void* p = nullptr;
+  if (cudaMalloc(&p, bytes) == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    size_t free = 0, total = 0;
+    cudaMemGetInfo(&free, &total);
+    throw DeviceError("memory", "expected " + std::to_string(bytes) + " bytes of GPU memory, " + std::to_string(free) + " are free");
+  }
+  check(cudaGetLastError(), "memory");
+  return p;
+}
+void release(void* p) noexcept { cudaFree(p); }
+void* allocate_pinned(size_t bytes) {
+  void* p = nullptr;
+  check(cudaMallocHost(&p, bytes), "memory");
+  return p;
+}
+void release_pinned(void* p) noexcept { cudaFreeHost(p); }
+
+// Blocking with respect to no other stream.
+Handle create_stream() {
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+  return stream;
+}
+void destroy_stream(Handle stream) noexcept { cudaStreamDestroy(stream_of(stream)); }
+void synchronize(Handle stream) { check(cudaStreamSynchronize(stream_of(stream)), "stream"); }
+void copy(void* to, const void* from, size_t bytes, Handle stream) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_of(stream)), "copy");
+}
+void fill(void* to, int byte, size_t bytes, Handle stream) { check(cudaMemsetAsync(to, byte, bytes, stream_of(stream)), "fill"); }
+
+Handle create_event() {
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreate(&event), "event");
+  return event;
+}
+void destroy_event(Handle event) noexcept { cudaEventDestroy(event_of(event)); }
+void record(Handle event, Handle stream) { check(cudaEventRecord(event_of(event), stream_of(stream)), "event"); }
+void wait(Handle stream, Handle event) { check(cudaStreamWaitEvent(stream_of(stream), event_of(event), 0), "event"); }
+void synchronize_event(Handle event) { check(cudaEventSynchronize(event_of(event)), "event"); }
+double elapsed_ms(Handle begin, Handle end) {
+  float ms = 0;
+  check(cudaEventElapsedTime(&ms, event_of(begin), event_of(end)), "event");
+  return static_cast<double>(ms);
+}
+
+void begin_capture(Handle stream) { check(cudaStreamBeginCapture(stream_of(stream), cudaStreamCaptureModeThreadLocal), "graph"); }
+Handle end_capture(Handle stream) {
+  cudaGraph_t graph = nullptr;
+  check(cudaStreamEndCapture(stream_of(stream), &graph), "graph");
+  cudaGraphExec_t executable = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
+  cudaGraphDestroy(graph);
+  check(status, "graph");
+  return executable;
+}
+void launch_graph(Handle graph, Handle stream) {
+  check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream_of(stream)), "graph");
+}
+void destroy_graph(Handle graph) noexcept { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
+
+void use_test_schedule(int) {}
+int test_schedules() { return 1; }
+
+}  // namespace electra::gpu
