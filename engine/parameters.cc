@@ -1,5 +1,6 @@
 #include "engine/parameters.h"
 
+#include "kernels/core/bf16.h"
 #include "kernels/core/error.h"
 
 namespace electra {

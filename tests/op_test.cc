@@ -12,6 +12,7 @@
 #include <numbers>
 
 #include "kernels/core/gpu.h"
+#include "kernels/core/bf16.h"
 #include "kernels/core/philox.h"
 
 #if defined(__SANITIZE_ADDRESS__)

@@ -3,8 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/core/bf16.h"
-
 namespace electra {
 
 enum class DType : uint8_t { f64, f32, bf16, i32, i64, u8 };
@@ -37,7 +35,6 @@ constexpr DType accumulate_type(DType t) { return t == DType::bf16 ? DType::f32 
 template <class T> struct DTypeOf;
 template <> struct DTypeOf<double> { static constexpr DType value = DType::f64; };
 template <> struct DTypeOf<float> { static constexpr DType value = DType::f32; };
-template <> struct DTypeOf<bf16> { static constexpr DType value = DType::bf16; };
 template <> struct DTypeOf<int32_t> { static constexpr DType value = DType::i32; };
 template <> struct DTypeOf<int64_t> { static constexpr DType value = DType::i64; };
 template <> struct DTypeOf<uint8_t> { static constexpr DType value = DType::u8; };
