@@ -144,7 +144,7 @@ __device__ inline void sync_warp([[maybe_unused]] Site at = Site::current()) {
 #if defined(__CUDACC__)
   __syncwarp();
 #else
-  simt::sync_warp(kAllLanes, at);
+  simt::sync_warp(at);
 #endif
 }
 

@@ -136,8 +136,7 @@ struct BlockShape {
   Index3 block_index;
   Extent3 block_size, grid_size;
 };
-struct Lane;  // a CUDA thread
-struct LaneIndices {
+struct LaneIndices {  // of a CUDA thread
   Index3 thread_index;
   const BlockShape* block;
 };
@@ -151,7 +150,7 @@ ELECTRA_UNCHECKED inline Extent3 grid_size() { return current->block->grid_size;
 void* block_shared(size_t bytes);
 void sync_block(Site at);
 void sync_group(int id, int threads, Site at);
-void sync_warp(uint32_t mask, Site at);
+void sync_warp(Site at);
 
 void shuffle(void* value, int bytes, int source_lane, const char* what, Site at);
 uint32_t ballot(bool predicate, Site at);
