@@ -33,7 +33,7 @@ struct Fixture {
         lse(bytes(heads)),
         dcontext(bytes(hidden)),
         dqkv(bytes(3 * hidden)),
-        workspace(attention_workspace(length, kHeadDim, pool.threads(), DType::f32)) {
+        workspace(attention_workspace<Backend::cpu>(0, 0, kHeadDim, length, pool.threads(), DType::f32)) {
     for (int64_t row = 0; row <= kTokens; row += length) offsets.push_back(static_cast<int32_t>(row));
     fill(qkv, 1);
     fill(dcontext, 2);

@@ -53,7 +53,7 @@ struct Layer {
   explicit Layer(const benchmark::State& s)
       : pool(static_cast<int>(s.range(3))), rows(s.range(0)), in(s.range(2)), out(s.range(1)), x(rows, in), weight(out, in),
         bias(out, 1), y(rows, out), u(rows, out), dy(rows, out), dx(rows, in), dweight(out, in), dbias(out, 1),
-        workspace(linear_backward_workspace(rows, in, out, Epilogue::bias_gelu, DType::f32)) {}
+        workspace(linear_backward_workspace<Backend::cpu>(rows, in, out, Epilogue::bias_gelu, DType::f32)) {}
   Tensor workspace_tensor() { return {workspace.data(), {static_cast<int64_t>(workspace.bytes())}, DType::u8}; }
 };
 

@@ -31,7 +31,7 @@ struct Rows {
       : pool(static_cast<int>(s.range(2))), rows(s.range(0)), cols(s.range(1)),
         dropout{.drop_p = static_cast<double>(s.range(3)) / 100, .site = 1}, ids(static_cast<size_t>(rows)),
         segments(static_cast<size_t>(rows)),
-        workspace(embedding_backward_workspace(rows, kVocabulary, cols, DType::f32)) {
+        workspace(embedding_backward_workspace<Backend::cpu>(rows, kVocabulary, cols, DType::f32)) {
     for (int64_t r = 0; r <= rows; r += kSequence) offsets.push_back(static_cast<int32_t>(r));
     for (size_t r = 0; r < ids.size(); ++r) ids[r] = static_cast<int32_t>(r * r % kVocabulary);
   }

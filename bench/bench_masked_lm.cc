@@ -41,7 +41,7 @@ struct Fixture {
         offsets{0, static_cast<int32_t>(slots)},
         samples(count(slots)),
         sums(kMaskedLmSums),
-        workspace(masked_lm_workspace(slots, vocab, cols, pool.threads(), DType::f32)) {
+        workspace(masked_lm_workspace<Backend::cpu>(slots, vocab, cols, pool.threads(), DType::f32)) {
     state.masked_lm_denominator = static_cast<double>(slots);
     for (int64_t i = 0; i < slots; ++i) {
       rows[count(i)] = static_cast<int32_t>(i);

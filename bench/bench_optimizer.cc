@@ -31,7 +31,7 @@ struct Fixture {
         m(static_cast<size_t>(elements)),
         v(static_cast<size_t>(elements), 1e-6f),
         group_ids(static_cast<size_t>(elements / kGroupElements + 1)),
-        workspace(grad_norm_workspace(elements)) {
+        workspace(grad_norm_workspace<Backend::cpu>(elements)) {
     for (size_t i = 0; i < group_ids.size(); ++i) group_ids[i] = i % 64 == 0;
   }
   Tensor tensor(std::vector<float>& x) const { return {x.data(), {elements}, DType::f32}; }

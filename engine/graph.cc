@@ -28,7 +28,7 @@ std::vector<Value> Graph::add(std::unique_ptr<Op> op, std::vector<Value> in, std
     throw Error(node.name, "expected a name used once in the graph: it is the site of random draws");
   std::vector<TensorSpec> specs;
   for (const Value v : node.in) specs.push_back(value(v).spec);
-  node.signature = node.op->infer(specs, {node.name, max_threads_});
+  node.signature = node.op->infer(specs, {node.name, max_threads_, backend_});
   for (const TensorSpec& spec : node.signature.outputs) {
     values_.push_back({ValueKind::computed, node.name, spec, static_cast<int>(nodes_.size()), false});
     node.out.push_back(static_cast<Value>(values_.size()) - 1);

@@ -33,8 +33,9 @@ struct Node {
 
 class Graph {
  public:
-  // float_type: dtype of parameters and activations; max_threads: see TraceContext.
-  explicit Graph(DType float_type, int max_threads = 1) : float_type_(float_type), max_threads_(max_threads) {}
+  // float_type: dtype of activations and of parameters as kernels read them; the others: see TraceContext.
+  explicit Graph(DType float_type, int max_threads = 1, Backend backend = Backend::cpu)
+      : float_type_(float_type), max_threads_(max_threads), backend_(backend) {}
 
   Value input(std::string name, TensorSpec spec);
   // A name seen before returns the same value (sharing); another shape is a ShapeError.
@@ -82,6 +83,7 @@ class Graph {
  private:
   DType float_type_;
   int max_threads_;
+  Backend backend_;
   std::string scope_;
   int segment_ = -1;
   int segments_ = 0;

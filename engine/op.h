@@ -48,7 +48,9 @@ struct Frame {
 // What infer knows beyond the shapes.
 struct TraceContext {
   std::string_view where;  // full scope name, for errors
-  int max_threads = 1;     // of the stream that will run the program: sizes per-thread scratch
+  // Of the stream that will run the program.
+  int max_threads = 1;     // sizes per-thread scratch
+  Backend backend = Backend::cpu;
 };
 
 class Op {

@@ -107,12 +107,12 @@ void Program::call_ops(size_t first, size_t last, bool first_micro_batch) {
     if (call.pass == Pass::backward) call.op->backward(frame);
     else call.op->forward(frame);
     for (const int s : call.ending)
-      fill(arena_.data() + plan_.slots[static_cast<size_t>(s)].offset, 0xFF, plan_.slots[static_cast<size_t>(s)].bytes, stream_);
+      poison(arena_.data() + plan_.slots[static_cast<size_t>(s)].offset, plan_.slots[static_cast<size_t>(s)].bytes, stream_);
   }
 }
 
 void Program::issue(Run run) {
-  if (options_.poison) fill(arena_.data(), 0xFF, arena_.bytes(), stream_);
+  if (options_.poison) poison(arena_.data(), arena_.bytes(), stream_);
   const auto backward = static_cast<size_t>(plan_.first_backward);
   call_ops(0, backward, true);
   if (run == kForward) return;

@@ -37,7 +37,7 @@ struct AttentionBackward {
 };
 
 // Bytes for forward and backward, for any number of threads up to max_threads.
-size_t attention_workspace(int64_t max_seq_len, int64_t head_dim, int max_threads, DType dtype);
+template <Backend B> size_t attention_workspace(int64_t rows, int64_t num_heads, int64_t head_dim, int64_t max_seq_len, int max_threads, DType dtype);
 template <Backend B> void attention_forward(const AttentionForward& args, Stream& stream);
 template <Backend B> void attention_backward(const AttentionBackward& args, Stream& stream);
 

@@ -48,7 +48,7 @@ struct BinaryClassifierBackward {
   const StepState* state = nullptr;
 };
 
-size_t binary_classifier_workspace(int64_t rows, int64_t cols, int max_threads, DType dtype);
+template <Backend B> size_t binary_classifier_workspace(int64_t rows, int64_t cols, int max_threads, DType dtype);
 template <Backend B> void binary_classifier_forward(const BinaryClassifierForward& args, Stream& stream);
 template <Backend B> void binary_classifier_backward(const BinaryClassifierBackward& args, Stream& stream);
 

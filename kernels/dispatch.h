@@ -5,11 +5,12 @@
 
 namespace electra {
 
-// Calls f.operator()<Backend>().
-template <class F> void dispatch(const Stream& stream, F&& f) {
+// Calls f.operator()<Backend>() and returns what it returns.
+template <class F> auto dispatch(Backend backend, F&& f) {
   if constexpr (kHasCudaBackend)
-    if (stream.backend() == Backend::cuda) return f.template operator()<Backend::cuda>();
-  f.template operator()<Backend::cpu>();
+    if (backend == Backend::cuda) return f.template operator()<Backend::cuda>();
+  return f.template operator()<Backend::cpu>();
 }
+template <class F> auto dispatch(const Stream& stream, F&& f) { return dispatch(stream.backend(), f); }
 
 }  // namespace electra

@@ -36,7 +36,7 @@ struct EmbeddingBackward {
   const StepState* state = nullptr;
 };
 
-size_t embedding_backward_workspace(int64_t rows, int64_t vocab_size, int64_t cols, DType dtype);
+template <Backend B> size_t embedding_backward_workspace(int64_t rows, int64_t vocab_size, int64_t cols, DType dtype);
 template <Backend B> void embedding_forward(const EmbeddingForward& args, Stream& stream);
 template <Backend B> void embedding_backward(const EmbeddingBackward& args, Stream& stream);
 

@@ -38,7 +38,7 @@ struct LayerNormBackward {
   const StepState* state = nullptr;
 };
 
-size_t layer_norm_backward_workspace(int64_t rows, int64_t cols, DType dtype);
+template <Backend B> size_t layer_norm_backward_workspace(int64_t rows, int64_t cols, DType dtype);
 template <Backend B> void layer_norm_forward(const LayerNormForward& args, Stream& stream);
 template <Backend B> void layer_norm_backward(const LayerNormBackward& args, Stream& stream);
 

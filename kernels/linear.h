@@ -28,7 +28,7 @@ struct LinearBackward {
 };
 
 // Bytes of LinearBackward::workspace.
-size_t linear_backward_workspace(int64_t rows, int64_t in, int64_t out, Epilogue epilogue, DType dtype);
+template <Backend B> size_t linear_backward_workspace(int64_t rows, int64_t in, int64_t out, Epilogue epilogue, DType dtype);
 template <Backend B> void linear_forward(const LinearForward& args, Stream& stream);
 template <Backend B> void linear_backward(const LinearBackward& args, Stream& stream);
 

@@ -51,7 +51,7 @@ struct MaskedLmBackward {
   const StepState* state = nullptr;
 };
 
-size_t masked_lm_workspace(int64_t slots, int64_t vocab_size, int64_t cols, int max_threads, DType dtype);
+template <Backend B> size_t masked_lm_workspace(int64_t slots, int64_t vocab_size, int64_t cols, int max_threads, DType dtype);
 template <Backend B> void masked_lm_forward(const MaskedLmForward& args, Stream& stream);
 template <Backend B> void masked_lm_backward(const MaskedLmBackward& args, Stream& stream);
 

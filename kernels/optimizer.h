@@ -29,7 +29,7 @@ struct GradNormArgs {
   Tensor workspace;   // grad_norm_workspace() bytes
   double clip_norm = 1.0;
 };
-size_t grad_norm_workspace(int64_t elements);
+template <Backend B> size_t grad_norm_workspace(int64_t elements);
 template <Backend B> void grad_norm(const GradNormArgs& args, Stream& stream);
 
 // g = factor · grad; m = β1 m + (1 − β1) g; v = β2 v + (1 − β2) g²; p −= lr (m̂ / (sqrt(v̂) + ε) + decay · p), where hats

@@ -13,7 +13,7 @@ class Tracer {
  public:
   Tracer(const ElectraConfig& config, const BatchShape& shape, const ElectraGraphOptions& options)
       : config_(config), options_(options) {
-    result_.graph = std::make_unique<Graph>(options.float_type, options.max_threads);
+    result_.graph = std::make_unique<Graph>(options.float_type, options.max_threads, options.backend);
     result_.shape = shape;
     encoder_.hidden_dropout = options.train ? config.hidden_dropout : 0;
     encoder_.attention_dropout = options.train ? config.attention_dropout : 0;

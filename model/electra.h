@@ -20,7 +20,8 @@ struct ElectraGraphOptions {
   Recompute recompute = Recompute::none;
   bool keep_logits = false;                     // MaskedLm::logits as an output
   DType float_type = DType::f32;
-  int max_threads = 1;
+  int max_threads = 1;                          // this and the backend: of the stream that will run it
+  Backend backend = Backend::cpu;
 };
 
 // The traced graph and its handles; kNoValue where the configuration has no such part.

@@ -78,6 +78,10 @@ class Block {
   size_t bytes() const { return bytes_; }
   std::vector<std::byte> copy() const { return read(data(), bytes_); }
   void set(const std::vector<std::byte>& content) const { write(data(), content); }
+  void poison() const {
+    ThreadPool pool(1);
+    electra::poison(data(), bytes_, backend_ == Backend::cpu ? Stream(pool) : test_device().stream());
+  }
   bool guards_intact() const {
     const auto intact = [this](std::byte* guard) {
       if (backend_ == Backend::cpu) ASAN_UNPOISON_MEMORY_REGION(guard, kGuard);
@@ -232,8 +236,7 @@ struct Run::Memory {
     REQUIRE(static_cast<int64_t>(values.size()) == t.size());
     blocks.at(name).set(encode(t.dtype, values));
   }
-  // Bytes of 0xff are NaN in every floating type.
-  void poison(const std::string& name) { blocks.at(name).set(std::vector<std::byte>(blocks.at(name).bytes(), std::byte{0xff})); }
+  void poison(const std::string& name) { blocks.at(name).poison(); }
   void freeze(const std::string& name) { read_only[name] = blocks.at(name).copy(); }
 };
 
@@ -272,7 +275,7 @@ Run::Run(const OpRecord& record, DType dtype, std::map<std::string, GradMode, st
     m.poison(gradient_name(gradient.of));
   }
   if (record.workspace) {
-    m.add("workspace", {static_cast<int64_t>(record.workspace(dtype))}, DType::u8);
+    m.add("workspace", {static_cast<int64_t>(record.workspace(dtype, backend))}, DType::u8);
     m.poison("workspace");
   }
 }

@@ -84,7 +84,7 @@ struct OpRecord {
   std::function<void(const Arguments&, Stream&)> forward = {}, backward = {};
   // The op in float without fusion or vectors, rounded after every operation: its error is the yardstick of the kernel's.
   std::function<void(const Arguments&)> naive_forward = {}, naive_backward = {};
-  std::function<size_t(DType)> workspace = {};  // bytes of the tensor "workspace"
+  std::function<size_t(DType, Backend)> workspace = {};  // bytes of the tensor "workspace"
   StepState state = {.seed = 0x9e3779b97f4a7c15u, .step = 7, .first_sequence = 3};
   double ulps = 2;                  // k of the bound 2 naive error + k ulp of the tensor's largest value
   std::vector<DType> device_dtypes = {};  // what the CUDA kernels take; empty: they do not have this form

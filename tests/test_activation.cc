@@ -5,6 +5,7 @@
 
 #include "kernels/activation.h"
 #include "kernels/core/error.h"
+#include "kernels/dispatch.h"
 #include "tests/op_test.h"
 
 using namespace electra;
@@ -17,9 +18,14 @@ OpRecord gelu_record(const Shape& shape, std::vector<double> x) {
   record.inputs = {{"x", shape, std::move(x)}};
   record.results = {{"y", shape}};
   record.gradients = {{"x"}};
-  record.forward = [](const Arguments& a, Stream& stream) { gelu_forward<Backend::cpu>({.x = a["x"], .y = a["y"]}, stream); };
+  record.device_dtypes = {DType::f32, DType::bf16};
+  record.forward = [](const Arguments& a, Stream& stream) {
+    dispatch(stream, [&]<Backend B>() { gelu_forward<B>({.x = a["x"], .y = a["y"]}, stream); });
+  };
   record.backward = [](const Arguments& a, Stream& stream) {
-    gelu_backward<Backend::cpu>({.x = a["x"], .dy = a["dy"], .dx = a["dx"], .dx_mode = a.mode("dx")}, stream);
+    dispatch(stream, [&]<Backend B>() {
+      gelu_backward<B>({.x = a["x"], .dy = a["dy"], .dx = a["dx"], .dx_mode = a.mode("dx")}, stream);
+    });
   };
   record.naive_forward = [](const Arguments& a) {
     for (int64_t i = 0; i < a["x"].size(); ++i) {

@@ -6,6 +6,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/core/error.h"
+#include "kernels/dispatch.h"
 #include "tests/op_test.h"
 
 using namespace electra;
@@ -128,7 +129,9 @@ OpRecord attention_record(const Options& o) {
                    {"sequence_offsets", {static_cast<int64_t>(o.lengths.size()) + 1}, offsets_of(o.lengths), DType::i32}};
   record.results = {{"context", {rows, hidden}}, {.name = "lse", .shape = {o.heads, rows}, .cotangent = false}};
   record.gradients = {{"qkv"}};
-  record.workspace = [=](DType dtype) { return attention_workspace(longest, o.head_dim, 4, dtype); };
+  record.workspace = [=](DType dtype, Backend backend) {
+    return dispatch(backend, [&]<Backend B>() { return attention_workspace<B>(rows, o.heads, o.head_dim, longest, 4, dtype); });
+  };
   record.forward = [=](const Arguments& a, Stream& stream) {
     attention_forward<Backend::cpu>({.qkv = a["qkv"],
                                      .sequence_offsets = a["sequence_offsets"],

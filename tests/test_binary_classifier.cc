@@ -6,6 +6,7 @@
 
 #include "kernels/binary_classifier.h"
 #include "kernels/core/error.h"
+#include "kernels/dispatch.h"
 #include "tests/op_test.h"
 
 using namespace electra;
@@ -77,7 +78,9 @@ OpRecord head_record(int64_t rows, int64_t cols, const std::vector<double>& offs
                     {"counts", {kBinaryCountsSize}, false, DType::i64, Compare::skip}};
   record.gradients = {{"x"}, {"weight"}, {"bias"}, {"out_weight"}, {"out_bias"}};
   record.state = {.disc_denominator = std::max(1.0, offsets.back())};
-  record.workspace = [rows, cols](DType dtype) { return binary_classifier_workspace(rows, cols, 4, dtype); };
+  record.workspace = [rows, cols](DType dtype, Backend backend) {
+    return dispatch(backend, [&]<Backend B>() { return binary_classifier_workspace<B>(rows, cols, 4, dtype); });
+  };
   record.forward = [](const Arguments& a, Stream& stream) {
     binary_classifier_forward<Backend::cpu>({.x = a["x"], .weight = a["weight"], .bias = a["bias"], .out_weight = a["out_weight"],
                                              .out_bias = a["out_bias"], .labels = a["labels"], .sequence_offsets = a["sequence_offsets"],

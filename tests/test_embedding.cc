@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/core/error.h"
+#include "kernels/dispatch.h"
 #include "kernels/embedding.h"
 #include "tests/op_test.h"
 #include "tests/row_dropout.h"
@@ -107,7 +108,9 @@ OpRecord record_of(const Options& o) {
   std::fill(dy.begin() + static_cast<int64_t>(o.offsets.back()) * o.cols, dy.end(), 0.0);
   record.results[0].cotangent_values = dy;
   record.gradients = {{"word"}, {"position"}, {"segment"}, {"gamma"}, {"beta"}};
-  record.workspace = [o](DType dtype) { return embedding_backward_workspace(o.capacity, o.vocab, o.cols, dtype); };
+  record.workspace = [o](DType dtype, Backend backend) {
+    return dispatch(backend, [&]<Backend B>() { return embedding_backward_workspace<B>(o.capacity, o.vocab, o.cols, dtype); });
+  };
   record.forward = [dropout](const Arguments& a, Stream& stream) {
     embedding_forward<Backend::cpu>(
         {.ids = a["ids"], .segments = a["segments"], .sequence_offsets = a["sequence_offsets"], .word = a["word"],

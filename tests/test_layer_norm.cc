@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/core/error.h"
+#include "kernels/dispatch.h"
 #include "kernels/layer_norm.h"
 #include "tests/op_test.h"
 #include "tests/row_dropout.h"
@@ -87,7 +88,9 @@ OpRecord record_of(const Options& o) {
     record.gradients.push_back({"residual"});
   }
   if (o.residual || o.drop_p > 0) record.results.push_back({"sum", shape, false});
-  record.workspace = [o](DType dtype) { return layer_norm_backward_workspace(o.rows, o.cols, dtype); };
+  record.workspace = [o](DType dtype, Backend backend) {
+    return dispatch(backend, [&]<Backend B>() { return layer_norm_backward_workspace<B>(o.rows, o.cols, dtype); });
+  };
   record.forward = [o, dropout](const Arguments& a, Stream& stream) {
     layer_norm_forward<Backend::cpu>({.x = a["x"], .residual = a["residual"], .gamma = a["gamma"], .beta = a["beta"],
                                       .sequence_offsets = a["sequence_offsets"], .y = a["y"], .sum = a["sum"],

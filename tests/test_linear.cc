@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/core/error.h"
+#include "kernels/dispatch.h"
 #include "kernels/linear.h"
 #include "tests/op_test.h"
 
@@ -70,7 +71,9 @@ OpRecord record_of(const Options& o) {
     record.gradients.push_back({"bias"});
   }
   if (o.epilogue == Epilogue::bias_gelu) record.results.push_back({"u", {o.rows, o.out}, false});
-  record.workspace = [o](DType dtype) { return linear_backward_workspace(o.rows, o.in, o.out, o.epilogue, dtype); };
+  record.workspace = [o](DType dtype, Backend backend) {
+    return dispatch(backend, [&]<Backend B>() { return linear_backward_workspace<B>(o.rows, o.in, o.out, o.epilogue, dtype); });
+  };
   record.forward = [o](const Arguments& a, Stream& stream) {
     linear_forward<Backend::cpu>(
         {.x = a["x"], .weight = a["weight"], .bias = a["bias"], .y = a["y"], .u = a["u"], .epilogue = o.epilogue}, stream);

@@ -6,6 +6,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/philox.h"
+#include "kernels/dispatch.h"
 #include "kernels/masked_lm.h"
 #include "tests/op_test.h"
 
@@ -128,7 +129,9 @@ OpRecord masked_lm_record(const Options& o) {
                     {"sampled_ids", {o.slots}, false, DType::i32, Compare::exact},
                     {"sums", {kMaskedLmSums}, false, DType::f64}};
   if (o.keep_logits) record.results.push_back({"logits", {o.slots, o.vocab}, false});
-  record.workspace = [=](DType dtype) { return masked_lm_workspace(o.slots, o.vocab, o.uniform ? 0 : o.cols, 4, dtype); };
+  record.workspace = [=](DType dtype, Backend backend) {
+    return dispatch(backend, [&]<Backend B>() { return masked_lm_workspace<B>(o.slots, o.vocab, o.uniform ? 0 : o.cols, 4, dtype); });
+  };
   record.state.masked_lm_denominator = 3.5;
   record.forward = [=](const Arguments& a, Stream& stream) {
     masked_lm_forward<Backend::cpu>({.hidden = a["hidden"],

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "kernels/core/error.h"
+#include "kernels/dispatch.h"
 #include "kernels/optimizer.h"
 #include "tests/op_test.h"
 
@@ -52,7 +53,9 @@ struct Norm {
     const auto n = static_cast<int64_t>(grad.size());
     OpRecord record{.name = "grad_norm"};
     record.inputs = {{"grad", {n}, grad}, {"loss", {1}, {loss}}};
-    record.workspace = [n](DType) { return grad_norm_workspace(n); };
+    record.workspace = [n](DType, Backend backend) {
+    return dispatch(backend, [&]<Backend B>() { return grad_norm_workspace<B>(n); });
+  };
     record.forward = [&](const Arguments& a, Stream& stream) {
       grad_norm<Backend::cpu>({.grad = a["grad"], .loss = a["loss"], .result = &result, .workspace = a["workspace"], .clip_norm = clip_norm},
                               stream);

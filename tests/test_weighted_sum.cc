@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 
 #include "kernels/core/error.h"
+#include "kernels/dispatch.h"
 #include "kernels/weighted_sum.h"
 #include "tests/op_test.h"
 
@@ -19,13 +20,18 @@ OpRecord sum_record(bool two) {
     record.gradients.push_back({"b"});
   }
   record.results = {{"sum", {1}}};
+  record.device_dtypes = {DType::f32};
   record.forward = [](const Arguments& a, Stream& stream) {
-    weighted_sum<Backend::cpu>({.a = a["a"], .b = a["b"], .sum = a["sum"], .weight_a = 1.5, .weight_b = 50}, stream);
+    dispatch(stream, [&]<Backend B>() {
+      weighted_sum<B>({.a = a["a"], .b = a["b"], .sum = a["sum"], .weight_a = 1.5, .weight_b = 50}, stream);
+    });
   };
   record.backward = [](const Arguments& a, Stream& stream) {
-    weighted_sum_backward<Backend::cpu>({.dsum = a["dsum"], .da = a["da"], .db = a["db"], .weight_a = 1.5, .weight_b = 50,
-                                         .da_mode = a.mode("da"), .db_mode = a.mode("db")},
-                                        stream);
+    dispatch(stream, [&]<Backend B>() {
+      weighted_sum_backward<B>({.dsum = a["dsum"], .da = a["da"], .db = a["db"], .weight_a = 1.5, .weight_b = 50,
+                                .da_mode = a.mode("da"), .db_mode = a.mode("db")},
+                               stream);
+    });
   };
   return record;
 }
@@ -47,6 +53,7 @@ TEST_CASE("weighted_sum: gradients, kernel, modes, determinism") {
     check_kernel(record);
     check_grad_modes(record);
     check_determinism(record);
+    check_device(record);
   }
 }
 

@@ -13,7 +13,8 @@ Optimizer::Optimizer(const ParameterStore& store, const OptimizerConfig& config,
       state_(stream),
       group_ids_(store.group_ids().size(), memory_of(stream.backend())),
       loss_(sizeof(double), memory_of(stream.backend())),
-      workspace_(grad_norm_workspace(store.elements()), memory_of(stream.backend())) {
+      workspace_(dispatch(stream.backend(), [&]<Backend B>() { return grad_norm_workspace<B>(store.elements()); }),
+                 memory_of(stream.backend())) {
   copy(group_ids_.data(), store.group_ids().data(), store.group_ids().size(), stream_);
 }
 

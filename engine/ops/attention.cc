@@ -32,7 +32,7 @@ class Attention final : public Op {
     s.backward_reads_inputs = 0b11;
     s.backward_reads_outputs = 0b1;
     s.forward_workspace = s.backward_workspace =
-        attention_workspace(max_seq_len_, width / num_heads_, context.max_threads, qkv.dtype);
+        dispatch(context.backend, [&]<Backend B>() { return attention_workspace<B>(rows, num_heads_, width / num_heads_, max_seq_len_, context.max_threads, qkv.dtype); });
     // Model FLOPs with every sequence at its greatest length: two products forward, four backward; that backward computes
     // the scores again is the kernel's affair and not counted.
     const double product = 2.0 * static_cast<double>(rows) * static_cast<double>(max_seq_len_) * static_cast<double>(width);

@@ -27,7 +27,8 @@ class BinaryClassifierOp final : public Op {
     s.differentiable_outputs = 0b1;
     s.backward_reads_inputs = 0b1101111;
     s.backward_reads_outputs = 0b100;
-    s.forward_workspace = s.backward_workspace = binary_classifier_workspace(rows, cols, context.max_threads, x.dtype);
+    s.forward_workspace = s.backward_workspace =
+        dispatch(context.backend, [&]<Backend B>() { return binary_classifier_workspace<B>(rows, cols, context.max_threads, x.dtype); });
     const double product = 2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(cols + 1);
     const size_t row_bytes = s.outputs[2].bytes() + in[kLabels].bytes();
     s.forward = {product, static_cast<double>(x.bytes() + in[kWeight].bytes() + row_bytes)};

@@ -40,7 +40,8 @@ class Embedding final : public Op {
     s.differentiable_inputs = 0b11111000;
     s.differentiable_outputs = 0b1;
     s.backward_reads_inputs = 0b01111111;
-    s.backward_workspace = embedding_backward_workspace(rows, in[kWord].shape[0], cols, type);
+    s.backward_workspace =
+        dispatch(context.backend, [&]<Backend B>() { return embedding_backward_workspace<B>(rows, in[kWord].shape[0], cols, type); });
     const auto n = static_cast<double>(rows * cols), bytes = static_cast<double>(s.outputs[0].bytes());
     s.forward = {10 * n, 2 * bytes};
     // Word rows and dy read, the gradient of the sum written and read for each of three tables, dword written.

@@ -32,7 +32,8 @@ class LayerNorm final : public Op {
     s.differentiable_inputs = residual_ ? 0b01111 : 0b00111;
     s.differentiable_outputs = 0b1;
     s.backward_reads_inputs = residual_ ? 0b10010 : 0b00011;
-    s.backward_workspace = layer_norm_backward_workspace(rows, cols, x.dtype);
+    s.backward_workspace =
+        dispatch(context.backend, [&]<Backend B>() { return layer_norm_backward_workspace<B>(rows, cols, x.dtype); });
     const auto n = static_cast<double>(x.shape.size()), bytes = static_cast<double>(x.bytes());
     s.forward = {8 * n, (residual_ ? 4 : 2) * bytes};
     s.backward = {14 * n, (residual_ ? 4 : 3) * bytes};

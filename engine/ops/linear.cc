@@ -25,7 +25,8 @@ class Linear final : public Op {
     s.differentiable_inputs = has_bias() ? 0b111 : 0b011;
     s.differentiable_outputs = 0b1;
     s.backward_reads_inputs = 0b011;
-    s.backward_workspace = linear_backward_workspace(rows, k, n, epilogue_, x.dtype);
+    s.backward_workspace =
+        dispatch(context.backend, [&]<Backend B>() { return linear_backward_workspace<B>(rows, k, n, epilogue_, x.dtype); });
     const double product = 2.0 * static_cast<double>(rows) * static_cast<double>(k) * static_cast<double>(n);
     // With GELU, u is written and read again, and dU is written by the first sweep of backward and read by the second.
     const size_t u = epilogue_ == Epilogue::bias_gelu ? y.bytes() : 0;

@@ -37,7 +37,8 @@ class MaskedLmOp final : public Op {
       s.differentiable_inputs = 1u << kHidden | 1u << kWord | 1u << kBias;
       s.backward_reads_inputs = 1u << kTargets | 1u << kWeights | 1u << kHidden | 1u << kWord | 1u << kBias;
     }
-    s.forward_workspace = s.backward_workspace = masked_lm_workspace(slots, vocab, cols, context.max_threads, float_type_);
+    s.forward_workspace = s.backward_workspace =
+        dispatch(context.backend, [&]<Backend B>() { return masked_lm_workspace<B>(slots, vocab, cols, context.max_threads, float_type_); });
     const double product = 2.0 * static_cast<double>(slots) * static_cast<double>(vocab) * static_cast<double>(cols);
     const double bytes = static_cast<double>((slots + vocab) * cols) * static_cast<double>(size_of(float_type_));
     s.forward = {product, bytes};

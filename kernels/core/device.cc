@@ -85,6 +85,13 @@ void fill(void* to, int byte, size_t bytes, const Stream& stream) {
   std::memset(to, byte, bytes);
 }
 
+void poison(void* to, size_t bytes, const Stream& stream) {
+  if (bytes == 0) return;
+  if constexpr (kHasCudaBackend)
+    if (on_gpu(stream)) return gpu::poison(to, bytes, stream.handle());
+  std::memset(to, 0xff, bytes);
+}
+
 Event::Event(const Stream& stream) {
   if constexpr (kHasCudaBackend)
     if (on_gpu(stream)) handle_ = gpu::create_event();

@@ -83,6 +83,9 @@ void copy(void* to, const void* from, size_t bytes, const Stream& stream);
 // Sets every byte.
 void fill(void* to, int byte, size_t bytes, const Stream& stream);
 
+// Sets every byte to 0xff, NaN in every floating type: memory whose contents nobody may read.
+void poison(void* to, size_t bytes, const Stream& stream);
+
 // One T in the memory of a stream's kernels.
 template <class T> class DeviceValue {
  public:

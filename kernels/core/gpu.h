@@ -33,6 +33,7 @@ void destroy_stream(Handle stream) noexcept;
 void synchronize(Handle stream);
 void copy(void* to, const void* from, size_t bytes, Handle stream);  // between any two kinds of memory
 void fill(void* to, int byte, size_t bytes, Handle stream);
+void poison(void* to, size_t bytes, Handle stream);  // 0xff: NaN in every floating type; the check build knows it as never written
 
 Handle create_event();
 void destroy_event(Handle event) noexcept;

@@ -192,7 +192,7 @@ void backward(const AttentionBackward& a, Stream& stream) {
 
 }  // namespace
 
-size_t attention_workspace(int64_t max_seq_len, int64_t, int max_threads, DType dtype) {
+template <> size_t attention_workspace<Backend::cpu>(int64_t, int64_t, int64_t, int64_t max_seq_len, int max_threads, DType dtype) {
   if (dtype == DType::f64) return Scratch::bytes<double>(2 * max_seq_len);
   return Scratch::bytes<float>(max_threads * 2 * max_seq_len * max_seq_len);
 }
@@ -200,7 +200,8 @@ size_t attention_workspace(int64_t max_seq_len, int64_t, int max_threads, DType 
 template <> void attention_forward<Backend::cpu>(const AttentionForward& args, Stream& stream) {
   check(args);
   cpu::check_workspace("attention", args.workspace,
-                       attention_workspace(args.max_seq_len, 0, stream.pool().threads(), args.qkv.dtype));
+                       attention_workspace<Backend::cpu>(args.qkv.rows(), args.num_heads, args.qkv.cols() / (3 * args.num_heads), args.max_seq_len,
+                                                           stream.pool().threads(), args.qkv.dtype));
   cpu::dispatch_float("attention", args.qkv.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) forward_oracle(args);
     else forward(args, stream);
@@ -213,7 +214,8 @@ template <> void attention_backward<Backend::cpu>(const AttentionBackward& args,
   if (args.dqkv_mode == GradMode::none) return;
   cpu::check_operand("attention", "dqkv", args.dqkv, args.qkv.shape, args.qkv.dtype);
   cpu::check_workspace("attention", args.workspace,
-                       attention_workspace(args.max_seq_len, 0, stream.pool().threads(), args.qkv.dtype));
+                       attention_workspace<Backend::cpu>(args.qkv.rows(), args.num_heads, args.qkv.cols() / (3 * args.num_heads), args.max_seq_len,
+                                                           stream.pool().threads(), args.qkv.dtype));
   cpu::dispatch_float("attention", args.qkv.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);
     else backward(args, stream);

@@ -182,7 +182,7 @@ template <class Args> void check(const Args& a) {
 
 }  // namespace
 
-size_t binary_classifier_workspace(int64_t rows, int64_t cols, int max_threads, DType dtype) {
+template <> size_t binary_classifier_workspace<Backend::cpu>(int64_t rows, int64_t cols, int max_threads, DType dtype) {
   if (dtype == DType::f64) return 0;
   return Scratch::bytes<float>(max_threads * kRows * cols) + Scratch::bytes<float>(rows * cols) + Scratch::bytes<float>(rows) +
          Scratch::bytes<float>(items_of(rows, kRows) * 2 * cols);
@@ -195,7 +195,7 @@ template <> void binary_classifier_forward<Backend::cpu>(const BinaryClassifierF
   check_operand("loss_sum", args.loss_sum, {1}, DType::f64);
   check_operand("counts", args.counts, {kBinaryCountsSize}, DType::i64);
   cpu::check_workspace("binary_classifier", args.workspace,
-                       binary_classifier_workspace(args.x.rows(), args.x.cols(), stream.pool().threads(), args.x.dtype));
+                       binary_classifier_workspace<Backend::cpu>(args.x.rows(), args.x.cols(), stream.pool().threads(), args.x.dtype));
   cpu::dispatch_float("binary_classifier", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) forward_oracle(args);
     else forward(args, stream);
@@ -214,7 +214,7 @@ template <> void binary_classifier_backward<Backend::cpu>(const BinaryClassifier
   check_gradient("dout_weight", args.dout_weight_mode, args.dout_weight, args.out_weight.shape);
   check_gradient("dout_bias", args.dout_bias_mode, args.dout_bias, {1});
   cpu::check_workspace("binary_classifier", args.workspace,
-                       binary_classifier_workspace(args.x.rows(), args.x.cols(), stream.pool().threads(), args.x.dtype));
+                       binary_classifier_workspace<Backend::cpu>(args.x.rows(), args.x.cols(), stream.pool().threads(), args.x.dtype));
   cpu::dispatch_float("binary_classifier", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);
     else backward(args, stream);

@@ -246,7 +246,7 @@ template <class Args> void check_operands(const Args& a) {
 
 }  // namespace
 
-size_t embedding_backward_workspace(int64_t rows, int64_t vocab_size, int64_t cols, DType dtype) {
+template <> size_t embedding_backward_workspace<Backend::cpu>(int64_t rows, int64_t vocab_size, int64_t cols, DType dtype) {
   if (dtype == DType::f64) return Scratch::bytes<double>(cols);
   return 2 * Scratch::bytes<float>(rows * cols) + Scratch::bytes<float>(items_of(rows, kRowsPerItem) * 2 * cols) +
          Scratch::bytes<int32_t>(vocab_size + 1) + Scratch::bytes<int32_t>(rows) + Scratch::bytes<float>(kMaxSegments * cols);
@@ -275,7 +275,7 @@ template <> void embedding_backward<Backend::cpu>(const EmbeddingBackward& args,
   cpu::check_gradient("embedding", "dsegment", args.dsegment_mode, args.dsegment, args.segment.shape, type);
   cpu::check_gradient("embedding", "dgamma", args.dgamma_mode, args.dgamma, args.gamma.shape, type);
   cpu::check_gradient("embedding", "dbeta", args.dbeta_mode, args.dbeta, args.gamma.shape, type);
-  cpu::check_workspace("embedding", args.workspace, embedding_backward_workspace(args.ids.size(), args.word.shape[0], args.word.cols(), type));
+  cpu::check_workspace("embedding", args.workspace, embedding_backward_workspace<Backend::cpu>(args.ids.size(), args.word.shape[0], args.word.cols(), type));
   cpu::dispatch_float("embedding", args.word.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);
     else backward(args, stream);

@@ -130,7 +130,7 @@ void check_random(const Dropout& dropout, const Tensor& sequence_offsets, int64_
 
 }  // namespace
 
-size_t layer_norm_backward_workspace(int64_t rows, int64_t cols, DType dtype) {
+template <> size_t layer_norm_backward_workspace<Backend::cpu>(int64_t rows, int64_t cols, DType dtype) {
   return dtype == DType::f64 ? 0 : Scratch::bytes<float>(items_of(rows, kRowsPerItem) * 2 * cols);
 }
 
@@ -172,7 +172,7 @@ template <> void layer_norm_backward<Backend::cpu>(const LayerNormBackward& args
   check("dgamma", args.dgamma, {cols}, args.dgamma_mode);
   check("dbeta", args.dbeta, {cols}, args.dbeta_mode);
   check_random(args.dropout, args.sequence_offsets, rows, args.state);
-  cpu::check_workspace("layer_norm", args.workspace, layer_norm_backward_workspace(rows, cols, args.dy.dtype));
+  cpu::check_workspace("layer_norm", args.workspace, layer_norm_backward_workspace<Backend::cpu>(rows, cols, args.dy.dtype));
   cpu::dispatch_float("layer_norm", args.dy.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);
     else backward(args, stream);

@@ -100,7 +100,7 @@ void backward(const LinearBackward& a, Stream& stream) {
 
 }  // namespace
 
-size_t linear_backward_workspace(int64_t rows, int64_t, int64_t out, Epilogue epilogue, DType dtype) {
+template <> size_t linear_backward_workspace<Backend::cpu>(int64_t rows, int64_t, int64_t out, Epilogue epilogue, DType dtype) {
   const int64_t gradient = epilogue == Epilogue::bias_gelu ? rows * out : 0;
   if (dtype == DType::f64) return Scratch::bytes<double>(gradient);
   return Scratch::bytes<float>(items_of(rows, rows_per_item(rows)) * out) + Scratch::bytes<float>(gradient);
@@ -128,7 +128,7 @@ template <> void linear_backward<Backend::cpu>(const LinearBackward& args, Strea
   cpu::check_gradient("linear", "dx", args.dx_mode, args.dx, {rows, in}, args.x.dtype);
   cpu::check_gradient("linear", "dweight", args.dweight_mode, args.dweight, {out, in}, args.x.dtype);
   cpu::check_gradient("linear", "dbias", args.dbias_mode, args.dbias, {out}, args.x.dtype);
-  cpu::check_workspace("linear", args.workspace, linear_backward_workspace(rows, in, out, args.epilogue, args.x.dtype));
+  cpu::check_workspace("linear", args.workspace, linear_backward_workspace<Backend::cpu>(rows, in, out, args.epilogue, args.x.dtype));
   cpu::dispatch_float("linear", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);
     else backward(args, stream);

@@ -354,7 +354,7 @@ void check_targets(const Tensor& targets, const Tensor& weights, int64_t vocab) 
 
 }  // namespace
 
-size_t masked_lm_workspace(int64_t slots, int64_t vocab_size, int64_t cols, int max_threads, DType dtype) {
+template <> size_t masked_lm_workspace<Backend::cpu>(int64_t slots, int64_t vocab_size, int64_t cols, int max_threads, DType dtype) {
   if (dtype == DType::f64) return UsedSlots::bytes(slots) + Scratch::bytes<double>(vocab_size);
   const int64_t chunks = items_of(vocab_size, kChunk);
   const size_t common = UsedSlots::bytes(slots) + Scratch::bytes<float>(slots * cols) +
@@ -394,7 +394,7 @@ template <> void masked_lm_forward<Backend::cpu>(const MaskedLmForward& args, St
   if (!(args.temperature > 0)) throw ConfigError("masked_lm", "expected a temperature above 0, got " + std::to_string(args.temperature));
   check_targets(args.targets, args.weights, args.vocab_size);
   cpu::check_workspace("masked_lm", args.workspace,
-                       masked_lm_workspace(slots.size(), args.vocab_size, cols, stream.pool().threads(), args.loss.dtype));
+                       masked_lm_workspace<Backend::cpu>(slots.size(), args.vocab_size, cols, stream.pool().threads(), args.loss.dtype));
   cpu::dispatch_float("masked_lm", args.loss.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) forward_oracle(args);
     else if (args.uniform) uniform_forward(args, stream);
@@ -421,7 +421,7 @@ template <> void masked_lm_backward<Backend::cpu>(const MaskedLmBackward& args, 
   check("dbias", args.dbias, {vocab}, type, args.dbias_mode);
   cpu::check_state("masked_lm", args.state);
   cpu::check_workspace("masked_lm", args.workspace,
-                       masked_lm_workspace(slots, vocab, cols, stream.pool().threads(), args.hidden.dtype));
+                       masked_lm_workspace<Backend::cpu>(slots, vocab, cols, stream.pool().threads(), args.hidden.dtype));
   cpu::dispatch_float("masked_lm", args.hidden.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);
     else backward(args, stream);

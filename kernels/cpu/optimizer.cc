@@ -56,14 +56,14 @@ void adamw_float(const AdamW& a, double correction1, double correction2, Stream&
 
 }  // namespace
 
-size_t grad_norm_workspace(int64_t elements) { return Scratch::bytes<double>(items_of(elements, kElementsPerItem)); }
+template <> size_t grad_norm_workspace<Backend::cpu>(int64_t elements) { return Scratch::bytes<double>(items_of(elements, kElementsPerItem)); }
 
 template <> void grad_norm<Backend::cpu>(const GradNormArgs& args, Stream& stream) {
   const int64_t n = args.grad.size(), items = items_of(n, kElementsPerItem);
   cpu::check_operand("grad_norm", "grad", args.grad, {n}, args.grad.dtype);
   cpu::check_operand("grad_norm", "loss", args.loss, {1}, args.loss.dtype == DType::f64 ? DType::f64 : DType::f32);
   if (!args.result) throw ConfigError("grad_norm", "expected a place for the result, got none");
-  cpu::check_workspace("grad_norm", args.workspace, grad_norm_workspace(n));
+  cpu::check_workspace("grad_norm", args.workspace, grad_norm_workspace<Backend::cpu>(n));
   double* const partial = Scratch(args.workspace).take<double>(items);
   cpu::dispatch_float("grad_norm", args.grad.dtype, [&]<class T>() {
     stream.pool().parallel_for(items, [&](int64_t item, int) {

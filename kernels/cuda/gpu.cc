@@ -93,6 +93,7 @@ void copy(void* to, const void* from, size_t bytes, Handle stream) {
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_of(stream)), "copy");
 }
 void fill(void* to, int byte, size_t bytes, Handle stream) { check(cudaMemsetAsync(to, byte, bytes, stream_of(stream)), "fill"); }
+void poison(void* to, size_t bytes, Handle stream) { fill(to, 0xff, bytes, stream); }
 
 Handle create_event() {
   cudaEvent_t event = nullptr;

@@ -554,7 +554,23 @@ class Pool {
 
 }  // namespace
 
+namespace {
+Recorder* recorder = nullptr;
+}  // namespace
+Recorder::Recorder() {
+  if (recorder) throw KernelError("recorder", "expected one at a time");
+  recorder = this;
+}
+Recorder::~Recorder() { recorder = nullptr; }
+Recorder* Recorder::active() { return recorder; }
+
 void launch_erased(Extent3 grid, Extent3 block, size_t shared_bytes, void (*run)(void*), void* closure, size_t closure_bytes) {
+  if (recorder) {
+    // Closures are plain data of at most a few hundred bytes.
+    std::vector<std::max_align_t> kept((closure_bytes + sizeof(std::max_align_t) - 1) / sizeof(std::max_align_t));
+    std::memcpy(kept.data(), closure, closure_bytes);
+    return recorder->add([=]() mutable { launch_erased(grid, block, shared_bytes, run, kept.data(), closure_bytes); });
+  }
   static std::mutex one_at_a_time;
   const std::lock_guard lock(one_at_a_time);
   static Pool pool;

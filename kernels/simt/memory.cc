@@ -93,6 +93,10 @@ void upload(void* device, const void* host, size_t bytes) {
 void download(void* host, const void* device, size_t bytes) {
   if (bytes) std::memcpy(host, device, bytes);
 }
+void poison(void* device, size_t bytes) {
+  if (bytes) std::memset(device, 0xFF, bytes);
+  if (checker && bytes) checker->written(device, bytes, false);
+}
 void copy(void* to, const void* from, size_t bytes) { upload(to, from, bytes); }
 void fill(void* device, int byte, size_t bytes) {
   if (bytes) std::memset(device, byte, bytes);

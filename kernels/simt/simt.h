@@ -4,10 +4,12 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "kernels/core/error.h"
 
@@ -112,7 +114,23 @@ void download(void* host, const void* device, size_t bytes);
 void copy(void* to, const void* from, size_t bytes);          // device to device
 void fill(void* device, int byte, size_t bytes);
 void mark_written(void* device, size_t bytes);                // by code of the host that takes part in a step, such as its GEMM
+void poison(void* device, size_t bytes);                      // NaN, which the check build takes for never written
 bool is_device_pointer(const void* p);
+
+// While it lives launches are kept instead of run, and so are the copies handed to add(). For one thread at a time.
+class Recorder {
+ public:
+  Recorder();
+  ~Recorder();
+  Recorder(const Recorder&) = delete;
+  Recorder& operator=(const Recorder&) = delete;
+  static Recorder* active();
+  void add(std::function<void()> command) { commands_.push_back(std::move(command)); }
+  std::vector<std::function<void()>> take() { return std::move(commands_); }
+
+ private:
+  std::vector<std::function<void()>> commands_;
+};
 
 void launch_erased(Extent3 grid, Extent3 block, size_t shared_bytes, void (*run)(void*), void* closure, size_t closure_bytes);
 

@@ -15,7 +15,7 @@ BEGIN {
   wrapper["^fmt/"]             = "^(model|trainer)/"
   wrapper["^nlohmann/"]        = "^(model/formats|trainer)/"
   wrapper["^xxhash[.]h$"]      = "^(model/formats|trainer)/"
-  wrapper["^cuda"]             = "^kernels/core/device[.]cc$"
+  wrapper["^cuda"]             = "^kernels/cuda/gpu[.]cc$"
   wrapper["^nccl[.]h$"]        = "^kernels/comm/nccl[.]cc$"
   wrapper["^mpi[.]h$"]         = "^kernels/comm/mpi[.]cc$"
   wrapper["^immintrin[.]h$"]   = "^kernels/cpu/"

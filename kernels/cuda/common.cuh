@@ -1,0 +1,86 @@
+// What the CUDA kernels share: element types, gradient modes, places of rows, dropout by coordinates. Host and device code.
+#pragma once
+#include <string>
+#include <string_view>
+
+#include "kernels/core/dtype.h"
+#include "kernels/core/error.h"
+#include "kernels/core/step_state.h"
+#include "kernels/core/tensor.h"
+#include "kernels/device.cuh"
+#include "kernels/grad_mode.h"
+
+namespace electra::cuda {
+
+// Calls f.operator()<float>() or <bf16>(); anything else is a ShapeError naming the op.
+template <class F> void dispatch_float(std::string_view op, DType type, F f) {
+  if (type == DType::f32) f.template operator()<float>();
+  else if (type == DType::bf16) f.template operator()<bf16>();
+  else throw ShapeError(op, std::string("expected f32 or bf16 on this device, got ") + name_of(type));
+}
+
+// Calls f.operator()<true>() or <false>().
+template <class F> void dispatch_bool(bool value, F f) {
+  if (value) f.template operator()<true>();
+  else f.template operator()<false>();
+}
+
+// gradient[i] = value, or += value, as the mode says; nothing for none.
+template <class T> __device__ inline void put(T* gradient, float value, GradMode mode) {
+  if (mode == GradMode::write) *gradient = from_float<T>(value);
+  else if (mode == GradMode::accumulate) *gradient = from_float<T>(to_float(*gradient) + value);
+}
+
+// The sequences of a packed batch, as a kernel argument.
+struct Sequences {
+  const int32_t* offsets = nullptr;  // (count + 1)
+  int count = 0;
+  static Sequences of(const Tensor& sequence_offsets) {
+    return {sequence_offsets.as<int32_t>(), sequence_offsets ? static_cast<int>(sequence_offsets.size() - 1) : 0};
+  }
+};
+
+// Where a row stands in the batch: the coordinates of its random draws.
+struct Place {
+  uint32_t sequence;  // in the step's global batch; kNoSequence beyond the last offset
+  uint32_t position;
+};
+constexpr uint32_t kNoSequence = 0xffffffffu;
+
+// By bisection: the last sequence that begins at the row or before and is not empty.
+__device__ inline Place place_of(const Sequences& sequences, const StepState& state, int row) {
+  int low = 0, high = sequences.count;  // offsets[low] <= row < offsets[high], where high = count stands for no sequence
+  if (high == 0 || row >= sequences.offsets[high]) return {kNoSequence, static_cast<uint32_t>(row)};
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    if (sequences.offsets[middle] <= row) low = middle;
+    else high = middle;
+  }
+  return {state.first_sequence + static_cast<uint32_t>(low), static_cast<uint32_t>(row - sequences.offsets[low])};
+}
+
+// Dropout as a kernel argument. Inactive: threshold 0.
+struct DropoutArgs {
+  uint64_t site = 0;
+  uint32_t threshold = 0;
+  float scale = 1;
+  static DropoutArgs of(const Dropout& dropout) {
+    if (!dropout.active()) return {};
+    return {dropout.site, dropout.keep_threshold(), static_cast<float>(dropout.keep_scale())};
+  }
+};
+
+// x[0..7] *= keep_scale or 0, the eight draws of one call.
+__device__ inline void drop8(float (&x)[8], const DropoutArgs& dropout, const StepState& state, Place place, uint32_t group) {
+  const Bits128 bits = philox(state.seed ^ dropout.site, {state.step, place.sequence, place.position, group});
+#pragma unroll
+  for (int i = 0; i < 8; ++i) x[i] = draw16(bits, i) < dropout.threshold ? x[i] * dropout.scale : 0.0f;
+}
+
+// GELU, the erf form.
+__device__ inline float gelu(float x) { return 0.5f * x * erfcf(-0.70710678118654752f * x); }
+__device__ inline float gelu_slope(float x) {
+  return 0.5f * erfcf(-0.70710678118654752f * x) + x * 0.3989422804014327f * expf(-0.5f * x * x);
+}
+
+}  // namespace electra::cuda
