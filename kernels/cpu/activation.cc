@@ -31,7 +31,7 @@ double cpu::gelu_slope(double x) {
 }
 
 template <> void gelu_forward<Backend::cpu>(const GeluForward& args, Stream& stream) {
-  cpu::check_operand("gelu", "y", args.y, args.x.shape, args.x.dtype);
+  check_operand("gelu", "y", args.y, args.x.shape, args.x.dtype);
   const int64_t n = args.x.size();
   cpu::dispatch_float("gelu", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) {
@@ -46,9 +46,9 @@ template <> void gelu_forward<Backend::cpu>(const GeluForward& args, Stream& str
 }
 
 template <> void gelu_backward<Backend::cpu>(const GeluBackward& args, Stream& stream) {
-  cpu::check_operand("gelu", "dy", args.dy, args.x.shape, args.x.dtype);
+  check_operand("gelu", "dy", args.dy, args.x.shape, args.x.dtype);
   if (args.dx_mode == GradMode::none) return;
-  cpu::check_operand("gelu", "dx", args.dx, args.x.shape, args.x.dtype);
+  check_operand("gelu", "dx", args.dx, args.x.shape, args.x.dtype);
   const int64_t n = args.x.size();
   cpu::dispatch_float("gelu", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) {

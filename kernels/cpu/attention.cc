@@ -33,10 +33,10 @@ template <class Args> void check(const Args& a) {
                                       std::to_string(a.num_heads) + " heads");
   const Layout l(a.qkv, a.sequence_offsets, a.num_heads);
   cpu::check_offsets("attention", a.sequence_offsets, l.rows);
-  cpu::check_draws("attention", a.dropout, a.state);
-  cpu::check_operand("attention", "qkv", a.qkv, {l.rows, l.width}, a.qkv.dtype);
-  cpu::check_operand("attention", "context", a.context, {l.rows, l.hidden}, a.qkv.dtype);
-  cpu::check_operand("attention", "lse", a.lse, {l.heads, l.rows}, a.qkv.dtype);
+  check_draws("attention", a.dropout, a.state);
+  check_operand("attention", "qkv", a.qkv, {l.rows, l.width}, a.qkv.dtype);
+  check_operand("attention", "context", a.context, {l.rows, l.hidden}, a.qkv.dtype);
+  check_operand("attention", "lse", a.lse, {l.heads, l.rows}, a.qkv.dtype);
   for (int64_t s = 0; s < l.sequences; ++s)
     if (l.length(s) > a.max_seq_len)
       throw DataError("attention", "sequence " + std::to_string(s) + " has " + std::to_string(l.length(s)) +
@@ -199,7 +199,7 @@ template <> size_t attention_workspace<Backend::cpu>(int64_t, int64_t, int64_t, 
 
 template <> void attention_forward<Backend::cpu>(const AttentionForward& args, Stream& stream) {
   check(args);
-  cpu::check_workspace("attention", args.workspace,
+  check_workspace("attention", args.workspace,
                        attention_workspace<Backend::cpu>(args.qkv.rows(), args.num_heads, args.qkv.cols() / (3 * args.num_heads), args.max_seq_len,
                                                            stream.pool().threads(), args.qkv.dtype));
   cpu::dispatch_float("attention", args.qkv.dtype, [&]<class T>() {
@@ -210,10 +210,10 @@ template <> void attention_forward<Backend::cpu>(const AttentionForward& args, S
 
 template <> void attention_backward<Backend::cpu>(const AttentionBackward& args, Stream& stream) {
   check(args);
-  cpu::check_operand("attention", "dcontext", args.dcontext, args.context.shape, args.qkv.dtype);
+  check_operand("attention", "dcontext", args.dcontext, args.context.shape, args.qkv.dtype);
   if (args.dqkv_mode == GradMode::none) return;
-  cpu::check_operand("attention", "dqkv", args.dqkv, args.qkv.shape, args.qkv.dtype);
-  cpu::check_workspace("attention", args.workspace,
+  check_operand("attention", "dqkv", args.dqkv, args.qkv.shape, args.qkv.dtype);
+  check_workspace("attention", args.workspace,
                        attention_workspace<Backend::cpu>(args.qkv.rows(), args.num_heads, args.qkv.cols() / (3 * args.num_heads), args.max_seq_len,
                                                            stream.pool().threads(), args.qkv.dtype));
   cpu::dispatch_float("attention", args.qkv.dtype, [&]<class T>() {

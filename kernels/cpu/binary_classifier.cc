@@ -164,7 +164,7 @@ void backward(const BinaryClassifierBackward& a, Stream& stream) {
 }
 
 void check_operand(const char* what, const Tensor& operand, const Shape& shape, DType dtype) {
-  cpu::check_operand("binary_classifier", what, operand, shape, dtype);
+  check_operand("binary_classifier", what, operand, shape, dtype);
 }
 
 template <class Args> void check(const Args& a) {
@@ -177,7 +177,7 @@ template <class Args> void check(const Args& a) {
   check_operand("labels", a.labels, {rows}, DType::f32);
   check_operand("logits", a.logits, {rows}, type);
   cpu::check_offsets("binary_classifier", a.sequence_offsets, rows);
-  cpu::check_state("binary_classifier", a.state);
+  check_state("binary_classifier", a.state);
 }
 
 }  // namespace
@@ -194,7 +194,7 @@ template <> void binary_classifier_forward<Backend::cpu>(const BinaryClassifierF
   check_operand("loss", args.loss, {1}, args.x.dtype);
   check_operand("loss_sum", args.loss_sum, {1}, DType::f64);
   check_operand("counts", args.counts, {kBinaryCountsSize}, DType::i64);
-  cpu::check_workspace("binary_classifier", args.workspace,
+  check_workspace("binary_classifier", args.workspace,
                        binary_classifier_workspace<Backend::cpu>(args.x.rows(), args.x.cols(), stream.pool().threads(), args.x.dtype));
   cpu::dispatch_float("binary_classifier", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) forward_oracle(args);
@@ -205,15 +205,15 @@ template <> void binary_classifier_forward<Backend::cpu>(const BinaryClassifierF
 template <> void binary_classifier_backward<Backend::cpu>(const BinaryClassifierBackward& args, Stream& stream) {
   check(args);
   check_operand("dloss", args.dloss, {1}, args.x.dtype);
-  const auto check_gradient = [&](const char* what, GradMode mode, const Tensor& gradient, const Shape& expected) {
-    cpu::check_gradient("binary_classifier", what, mode, gradient, expected, args.x.dtype);
+  const auto check_asked = [&](const char* what, GradMode mode, const Tensor& gradient, const Shape& expected) {
+    check_gradient("binary_classifier", what, mode, gradient, expected, args.x.dtype);
   };
-  check_gradient("dx", args.dx_mode, args.dx, args.x.shape);
-  check_gradient("dweight", args.dweight_mode, args.dweight, args.weight.shape);
-  check_gradient("dbias", args.dbias_mode, args.dbias, args.bias.shape);
-  check_gradient("dout_weight", args.dout_weight_mode, args.dout_weight, args.out_weight.shape);
-  check_gradient("dout_bias", args.dout_bias_mode, args.dout_bias, {1});
-  cpu::check_workspace("binary_classifier", args.workspace,
+  check_asked("dx", args.dx_mode, args.dx, args.x.shape);
+  check_asked("dweight", args.dweight_mode, args.dweight, args.weight.shape);
+  check_asked("dbias", args.dbias_mode, args.dbias, args.bias.shape);
+  check_asked("dout_weight", args.dout_weight_mode, args.dout_weight, args.out_weight.shape);
+  check_asked("dout_bias", args.dout_bias_mode, args.dout_bias, {1});
+  check_workspace("binary_classifier", args.workspace,
                        binary_classifier_workspace<Backend::cpu>(args.x.rows(), args.x.cols(), stream.pool().threads(), args.x.dtype));
   cpu::dispatch_float("binary_classifier", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "kernels/checks.h"
 #include "kernels/core/error.h"
 #include "kernels/core/philox.h"
 #include "kernels/core/step_state.h"
@@ -75,25 +76,11 @@ struct DropoutBlock {
   DropoutBlock(const Dropout& dropout, const StepState* state, const Tensor& sequence_offsets, int64_t first_row, int64_t count);
 };
 
-// Throws ShapeError unless the operand has this shape, type and, where the shape is not empty, memory.
-void check_operand(std::string_view op, std::string_view what, const Tensor& operand, const Shape& shape, DType dtype);
-// The same of a gradient that is asked for.
-void check_gradient(std::string_view op, std::string_view what, GradMode mode, const Tensor& gradient, const Shape& shape, DType dtype);
-
 // Throws DataError unless the row of every slot whose weight is not 0 is one of `expected` rows.
 void check_rows(std::string_view op, const Tensor& rows, const Tensor& weights, int64_t expected);
 
 // Throws unless offsets are (sequences + 1) i32, start at 0, never fall, and end at `rows` or before (values: DataError).
 void check_offsets(std::string_view op, const Tensor& offsets, int64_t rows);
-
-// Throws ConfigError when an op that needs the step's state has none.
-void check_state(std::string_view op, const StepState* state);
-
-// Throws ConfigError for a dropout that cannot be drawn, or one without a state.
-void check_draws(std::string_view op, const Dropout& dropout, const StepState* state);
-
-// Throws ShapeError when workspace is smaller than needed bytes.
-void check_workspace(std::string_view op, const Tensor& workspace, size_t needed);
 
 // Hands out aligned pieces of a workspace.
 class Scratch {

@@ -224,16 +224,16 @@ void backward(const EmbeddingBackward& a, Stream& stream) {
 template <class Args> void check_operands(const Args& a) {
   const int64_t rows = a.ids.size(), cols = a.word.cols();
   const DType type = a.word.dtype;
-  cpu::check_operand("embedding", "ids", a.ids, {rows}, DType::i32);
-  cpu::check_operand("embedding", "segments", a.segments, {rows}, DType::i32);
-  cpu::check_operand("embedding", "word", a.word, {a.word.rows(), cols}, type);
-  cpu::check_operand("embedding", "position", a.position, {a.position.rows(), cols}, type);
-  cpu::check_operand("embedding", "segment", a.segment, {a.segment.rows(), cols}, type);
-  cpu::check_operand("embedding", "gamma", a.gamma, {cols}, type);
-  cpu::check_operand("embedding", "mean", a.mean, {rows}, type);
-  cpu::check_operand("embedding", "rstd", a.rstd, {rows}, type);
+  check_operand("embedding", "ids", a.ids, {rows}, DType::i32);
+  check_operand("embedding", "segments", a.segments, {rows}, DType::i32);
+  check_operand("embedding", "word", a.word, {a.word.rows(), cols}, type);
+  check_operand("embedding", "position", a.position, {a.position.rows(), cols}, type);
+  check_operand("embedding", "segment", a.segment, {a.segment.rows(), cols}, type);
+  check_operand("embedding", "gamma", a.gamma, {cols}, type);
+  check_operand("embedding", "mean", a.mean, {rows}, type);
+  check_operand("embedding", "rstd", a.rstd, {rows}, type);
   cpu::check_offsets("embedding", a.sequence_offsets, rows);
-  cpu::check_draws("embedding", a.dropout, a.state);
+  check_draws("embedding", a.dropout, a.state);
   const auto check_entries = [](const char* what, const Tensor& table, int64_t most) {
     if (table.rows() < 1 || table.rows() > most)
       throw ShapeError("embedding", std::string(what) + " has shape " + table.shape.str() + ", expected 1 to " + std::to_string(most) + " rows");
@@ -254,8 +254,8 @@ template <> size_t embedding_backward_workspace<Backend::cpu>(int64_t rows, int6
 
 template <> void embedding_forward<Backend::cpu>(const EmbeddingForward& args, Stream& stream) {
   check_operands(args);
-  cpu::check_operand("embedding", "beta", args.beta, args.gamma.shape, args.word.dtype);
-  cpu::check_operand("embedding", "y", args.y, {args.ids.size(), args.word.cols()}, args.word.dtype);
+  check_operand("embedding", "beta", args.beta, args.gamma.shape, args.word.dtype);
+  check_operand("embedding", "y", args.y, {args.ids.size(), args.word.cols()}, args.word.dtype);
   check_ids("id", args.ids, args.word.shape[0]);
   check_ids("segment", args.segments, args.segment.shape[0]);
   check_positions(args.sequence_offsets, args.position.shape[0]);
@@ -269,13 +269,13 @@ template <> void embedding_forward<Backend::cpu>(const EmbeddingForward& args, S
 template <> void embedding_backward<Backend::cpu>(const EmbeddingBackward& args, Stream& stream) {
   const DType type = args.word.dtype;
   check_operands(args);
-  cpu::check_operand("embedding", "dy", args.dy, {args.ids.size(), args.word.cols()}, type);
-  cpu::check_gradient("embedding", "dword", args.dword_mode, args.dword, args.word.shape, type);
-  cpu::check_gradient("embedding", "dposition", args.dposition_mode, args.dposition, args.position.shape, type);
-  cpu::check_gradient("embedding", "dsegment", args.dsegment_mode, args.dsegment, args.segment.shape, type);
-  cpu::check_gradient("embedding", "dgamma", args.dgamma_mode, args.dgamma, args.gamma.shape, type);
-  cpu::check_gradient("embedding", "dbeta", args.dbeta_mode, args.dbeta, args.gamma.shape, type);
-  cpu::check_workspace("embedding", args.workspace, embedding_backward_workspace<Backend::cpu>(args.ids.size(), args.word.shape[0], args.word.cols(), type));
+  check_operand("embedding", "dy", args.dy, {args.ids.size(), args.word.cols()}, type);
+  check_gradient("embedding", "dword", args.dword_mode, args.dword, args.word.shape, type);
+  check_gradient("embedding", "dposition", args.dposition_mode, args.dposition, args.position.shape, type);
+  check_gradient("embedding", "dsegment", args.dsegment_mode, args.dsegment, args.segment.shape, type);
+  check_gradient("embedding", "dgamma", args.dgamma_mode, args.dgamma, args.gamma.shape, type);
+  check_gradient("embedding", "dbeta", args.dbeta_mode, args.dbeta, args.gamma.shape, type);
+  check_workspace("embedding", args.workspace, embedding_backward_workspace<Backend::cpu>(args.ids.size(), args.word.shape[0], args.word.cols(), type));
   cpu::dispatch_float("embedding", args.word.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);
     else backward(args, stream);

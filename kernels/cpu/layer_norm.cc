@@ -124,7 +124,7 @@ void backward(const LayerNormBackward& a, Stream& stream) {
 }
 
 void check_random(const Dropout& dropout, const Tensor& sequence_offsets, int64_t rows, const StepState* state) {
-  cpu::check_draws("layer_norm", dropout, state);
+  check_draws("layer_norm", dropout, state);
   if (dropout.active()) cpu::check_offsets("layer_norm", sequence_offsets, rows);
 }
 
@@ -139,7 +139,7 @@ template <> void layer_norm_forward<Backend::cpu>(const LayerNormForward& args, 
   const Shape whole{args.x.rows(), cols}, rows{args.x.rows()};
   if (cols < 1) throw ShapeError("layer_norm", "x has shape " + args.x.shape.str() + ", expected at least 1 column");
   const auto check = [&](const char* what, const Tensor& t, const Shape& shape) {
-    cpu::check_operand("layer_norm", what, t, shape, args.x.dtype);
+    check_operand("layer_norm", what, t, shape, args.x.dtype);
   };
   check("gamma", args.gamma, {cols});
   check("beta", args.beta, {cols});
@@ -160,7 +160,7 @@ template <> void layer_norm_backward<Backend::cpu>(const LayerNormBackward& args
   const int64_t rows = args.dy.rows(), cols = args.dy.cols();
   const Shape whole{rows, cols};
   const auto check = [&](const char* what, const Tensor& t, const Shape& shape, GradMode mode = GradMode::write) {
-    cpu::check_gradient("layer_norm", what, mode, t, shape, args.dy.dtype);
+    check_gradient("layer_norm", what, mode, t, shape, args.dy.dtype);
   };
   check("dy", args.dy, whole);
   check("sum", args.sum, whole);
@@ -172,7 +172,7 @@ template <> void layer_norm_backward<Backend::cpu>(const LayerNormBackward& args
   check("dgamma", args.dgamma, {cols}, args.dgamma_mode);
   check("dbeta", args.dbeta, {cols}, args.dbeta_mode);
   check_random(args.dropout, args.sequence_offsets, rows, args.state);
-  cpu::check_workspace("layer_norm", args.workspace, layer_norm_backward_workspace<Backend::cpu>(rows, cols, args.dy.dtype));
+  check_workspace("layer_norm", args.workspace, layer_norm_backward_workspace<Backend::cpu>(rows, cols, args.dy.dtype));
   cpu::dispatch_float("layer_norm", args.dy.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);
     else backward(args, stream);

@@ -108,10 +108,10 @@ template <> size_t linear_backward_workspace<Backend::cpu>(int64_t rows, int64_t
 
 template <> void linear_forward<Backend::cpu>(const LinearForward& args, Stream& stream) {
   const int64_t rows = args.x.rows(), out = args.weight.shape[0];
-  cpu::check_operand("linear", "weight", args.weight, {out, args.x.cols()}, args.x.dtype);
-  cpu::check_operand("linear", "y", args.y, {rows, out}, args.x.dtype);
-  if (args.epilogue != Epilogue::none) cpu::check_operand("linear", "bias", args.bias, {out}, args.x.dtype);
-  if (args.u) cpu::check_operand("linear", "u", args.u, {rows, out}, args.x.dtype);
+  check_operand("linear", "weight", args.weight, {out, args.x.cols()}, args.x.dtype);
+  check_operand("linear", "y", args.y, {rows, out}, args.x.dtype);
+  if (args.epilogue != Epilogue::none) check_operand("linear", "bias", args.bias, {out}, args.x.dtype);
+  if (args.u) check_operand("linear", "u", args.u, {rows, out}, args.x.dtype);
   if (args.u && args.epilogue != Epilogue::bias_gelu)
     throw ShapeError("linear", "expected u only with the bias_gelu epilogue, got one of shape " + args.u.shape.str());
   cpu::dispatch_float("linear", args.x.dtype, [&]<class T>() {
@@ -122,13 +122,13 @@ template <> void linear_forward<Backend::cpu>(const LinearForward& args, Stream&
 
 template <> void linear_backward<Backend::cpu>(const LinearBackward& args, Stream& stream) {
   const int64_t rows = args.x.rows(), in = args.x.cols(), out = args.weight.shape[0];
-  cpu::check_operand("linear", "weight", args.weight, {out, in}, args.x.dtype);
-  cpu::check_operand("linear", "dy", args.dy, {rows, out}, args.x.dtype);
-  if (args.epilogue == Epilogue::bias_gelu) cpu::check_operand("linear", "u", args.u, {rows, out}, args.x.dtype);
-  cpu::check_gradient("linear", "dx", args.dx_mode, args.dx, {rows, in}, args.x.dtype);
-  cpu::check_gradient("linear", "dweight", args.dweight_mode, args.dweight, {out, in}, args.x.dtype);
-  cpu::check_gradient("linear", "dbias", args.dbias_mode, args.dbias, {out}, args.x.dtype);
-  cpu::check_workspace("linear", args.workspace, linear_backward_workspace<Backend::cpu>(rows, in, out, args.epilogue, args.x.dtype));
+  check_operand("linear", "weight", args.weight, {out, in}, args.x.dtype);
+  check_operand("linear", "dy", args.dy, {rows, out}, args.x.dtype);
+  if (args.epilogue == Epilogue::bias_gelu) check_operand("linear", "u", args.u, {rows, out}, args.x.dtype);
+  check_gradient("linear", "dx", args.dx_mode, args.dx, {rows, in}, args.x.dtype);
+  check_gradient("linear", "dweight", args.dweight_mode, args.dweight, {out, in}, args.x.dtype);
+  check_gradient("linear", "dbias", args.dbias_mode, args.dbias, {out}, args.x.dtype);
+  check_workspace("linear", args.workspace, linear_backward_workspace<Backend::cpu>(rows, in, out, args.epilogue, args.x.dtype));
   cpu::dispatch_float("linear", args.x.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);
     else backward(args, stream);

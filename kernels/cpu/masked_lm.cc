@@ -369,7 +369,7 @@ template <> void masked_lm_forward<Backend::cpu>(const MaskedLmForward& args, St
   const Shape slots{args.targets.size()};
   const DType type = args.loss.dtype;
   const auto check = [](const char* what, const Tensor& t, const Shape& shape, DType dtype) {
-    cpu::check_operand("masked_lm", what, t, shape, dtype);
+    check_operand("masked_lm", what, t, shape, dtype);
   };
   if (args.vocab_size < 1)
     throw ShapeError("masked_lm", "expected a vocabulary of at least 1, got " + std::to_string(args.vocab_size));
@@ -390,10 +390,10 @@ template <> void masked_lm_forward<Backend::cpu>(const MaskedLmForward& args, St
   if (args.logits) check("logits", args.logits, {slots.size(), args.vocab_size}, type);
   cpu::check_offsets("masked_lm", args.sequence_offsets, std::numeric_limits<int32_t>::max());
   cpu::check_rows("masked_lm", args.rows, args.weights, cpu::used_rows(args.sequence_offsets));
-  cpu::check_state("masked_lm", args.state);
+  check_state("masked_lm", args.state);
   if (!(args.temperature > 0)) throw ConfigError("masked_lm", "expected a temperature above 0, got " + std::to_string(args.temperature));
   check_targets(args.targets, args.weights, args.vocab_size);
-  cpu::check_workspace("masked_lm", args.workspace,
+  check_workspace("masked_lm", args.workspace,
                        masked_lm_workspace<Backend::cpu>(slots.size(), args.vocab_size, cols, stream.pool().threads(), args.loss.dtype));
   cpu::dispatch_float("masked_lm", args.loss.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) forward_oracle(args);
@@ -406,7 +406,7 @@ template <> void masked_lm_backward<Backend::cpu>(const MaskedLmBackward& args, 
   const int64_t slots = args.hidden.rows(), vocab = args.word.rows(), cols = args.hidden.cols();
   const DType type = args.hidden.dtype;
   const auto check = [](const char* what, const Tensor& t, const Shape& shape, DType dtype, GradMode mode = GradMode::write) {
-    cpu::check_gradient("masked_lm", what, mode, t, shape, dtype);
+    check_gradient("masked_lm", what, mode, t, shape, dtype);
   };
   check("hidden", args.hidden, {slots, cols}, type);
   check("word", args.word, {vocab, cols}, type);
@@ -419,8 +419,8 @@ template <> void masked_lm_backward<Backend::cpu>(const MaskedLmBackward& args, 
   check("dhidden", args.dhidden, {slots, cols}, type, args.dhidden_mode);
   check("dword", args.dword, {vocab, cols}, type, args.dword_mode);
   check("dbias", args.dbias, {vocab}, type, args.dbias_mode);
-  cpu::check_state("masked_lm", args.state);
-  cpu::check_workspace("masked_lm", args.workspace,
+  check_state("masked_lm", args.state);
+  check_workspace("masked_lm", args.workspace,
                        masked_lm_workspace<Backend::cpu>(slots, vocab, cols, stream.pool().threads(), args.hidden.dtype));
   cpu::dispatch_float("masked_lm", args.hidden.dtype, [&]<class T>() {
     if constexpr (std::is_same_v<T, double>) backward_oracle(args);

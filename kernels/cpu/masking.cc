@@ -124,8 +124,8 @@ template <class T> void scatter(const GatherRowsBackward& a) {
 }
 
 void check_slots(const Tensor& rows, const Tensor& weights, int64_t expected) {
-  cpu::check_operand("gather_rows", "rows", rows, {rows.size()}, DType::i32);
-  cpu::check_operand("gather_rows", "weights", weights, rows.shape, DType::f32);
+  check_operand("gather_rows", "rows", rows, {rows.size()}, DType::i32);
+  check_operand("gather_rows", "weights", weights, rows.shape, DType::f32);
   cpu::check_rows("gather_rows", rows, weights, expected);
 }
 
@@ -144,25 +144,25 @@ template <> void mask_tokens<Backend::cpu>(const MaskTokens& args, Stream& strea
   if (args.max_predictions < 1)
     throw ShapeError("mask_tokens", "expected max_predictions of at least 1, got " + std::to_string(args.max_predictions));
   const Shape slots{sequences * args.max_predictions};
-  cpu::check_operand("mask_tokens", "ids", args.ids, {args.ids.size()}, DType::i32);
-  cpu::check_operand("mask_tokens", "masked_ids", args.masked_ids, args.ids.shape, DType::i32);
-  cpu::check_operand("mask_tokens", "masked_rows", args.masked_rows, slots, DType::i32);
-  cpu::check_operand("mask_tokens", "masked_weights", args.masked_weights, slots, DType::f32);
-  cpu::check_operand("mask_tokens", "masked_targets", args.masked_targets, slots, DType::i32);
+  check_operand("mask_tokens", "ids", args.ids, {args.ids.size()}, DType::i32);
+  check_operand("mask_tokens", "masked_ids", args.masked_ids, args.ids.shape, DType::i32);
+  check_operand("mask_tokens", "masked_rows", args.masked_rows, slots, DType::i32);
+  check_operand("mask_tokens", "masked_weights", args.masked_weights, slots, DType::f32);
+  check_operand("mask_tokens", "masked_targets", args.masked_targets, slots, DType::i32);
   cpu::check_offsets("mask_tokens", args.sequence_offsets, args.ids.size());
-  cpu::check_state("mask_tokens", args.state);
+  check_state("mask_tokens", args.state);
   std::copy_n(args.ids.as<int32_t>(), args.ids.size(), args.masked_ids.as<int32_t>());
   stream.pool().parallel_for(sequences, [&](int64_t s, int) { mask_sequence(args, s); });
 }
 
 template <> void corrupt_tokens<Backend::cpu>(const CorruptTokens& args, Stream&) {
   const Shape rows_of{args.ids.size()}, slots_of{args.masked_rows.size()};
-  cpu::check_operand("corrupt_tokens", "ids", args.ids, rows_of, DType::i32);
-  cpu::check_operand("corrupt_tokens", "out_ids", args.out_ids, rows_of, DType::i32);
-  cpu::check_operand("corrupt_tokens", "labels", args.labels, rows_of, DType::f32);
-  cpu::check_operand("corrupt_tokens", "masked_rows", args.masked_rows, slots_of, DType::i32);
-  cpu::check_operand("corrupt_tokens", "masked_weights", args.masked_weights, slots_of, DType::f32);
-  cpu::check_operand("corrupt_tokens", "sampled_ids", args.sampled_ids, slots_of, DType::i32);
+  check_operand("corrupt_tokens", "ids", args.ids, rows_of, DType::i32);
+  check_operand("corrupt_tokens", "out_ids", args.out_ids, rows_of, DType::i32);
+  check_operand("corrupt_tokens", "labels", args.labels, rows_of, DType::f32);
+  check_operand("corrupt_tokens", "masked_rows", args.masked_rows, slots_of, DType::i32);
+  check_operand("corrupt_tokens", "masked_weights", args.masked_weights, slots_of, DType::f32);
+  check_operand("corrupt_tokens", "sampled_ids", args.sampled_ids, slots_of, DType::i32);
   cpu::check_rows("corrupt_tokens", args.masked_rows, args.masked_weights, args.ids.size());
   const int32_t *ids = args.ids.as<int32_t>(), *rows = args.masked_rows.as<int32_t>(), *sampled = args.sampled_ids.as<int32_t>();
   const float* weights = args.masked_weights.as<float>();
@@ -185,15 +185,15 @@ template <> void corrupt_tokens<Backend::cpu>(const CorruptTokens& args, Stream&
 }
 
 template <> void gather_rows<Backend::cpu>(const GatherRows& args, Stream& stream) {
-  cpu::check_operand("gather_rows", "x", args.x, {args.x.rows(), args.x.cols()}, args.x.dtype);
-  cpu::check_operand("gather_rows", "y", args.y, {args.rows.size(), args.x.cols()}, args.x.dtype);
+  check_operand("gather_rows", "x", args.x, {args.x.rows(), args.x.cols()}, args.x.dtype);
+  check_operand("gather_rows", "y", args.y, {args.rows.size(), args.x.cols()}, args.x.dtype);
   check_slots(args.rows, args.weights, args.x.rows());
   cpu::dispatch_float("gather_rows", args.x.dtype, [&]<class T>() { gather<T>(args, stream); });
 }
 
 template <> void gather_rows_backward<Backend::cpu>(const GatherRowsBackward& args, Stream&) {
-  cpu::check_operand("gather_rows", "dx", args.dx, {args.dx.rows(), args.dx.cols()}, args.dy.dtype);
-  cpu::check_operand("gather_rows", "dy", args.dy, {args.rows.size(), args.dx.cols()}, args.dy.dtype);
+  check_operand("gather_rows", "dx", args.dx, {args.dx.rows(), args.dx.cols()}, args.dy.dtype);
+  check_operand("gather_rows", "dy", args.dy, {args.rows.size(), args.dx.cols()}, args.dy.dtype);
   check_slots(args.rows, args.weights, args.dx.rows());
   cpu::dispatch_float("gather_rows", args.dy.dtype, [&]<class T>() { scatter<T>(args); });
 }

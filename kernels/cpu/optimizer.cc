@@ -60,10 +60,10 @@ template <> size_t grad_norm_workspace<Backend::cpu>(int64_t elements) { return 
 
 template <> void grad_norm<Backend::cpu>(const GradNormArgs& args, Stream& stream) {
   const int64_t n = args.grad.size(), items = items_of(n, kElementsPerItem);
-  cpu::check_operand("grad_norm", "grad", args.grad, {n}, args.grad.dtype);
-  cpu::check_operand("grad_norm", "loss", args.loss, {1}, args.loss.dtype == DType::f64 ? DType::f64 : DType::f32);
+  check_operand("grad_norm", "grad", args.grad, {n}, args.grad.dtype);
+  check_operand("grad_norm", "loss", args.loss, {1}, args.loss.dtype == DType::f64 ? DType::f64 : DType::f32);
   if (!args.result) throw ConfigError("grad_norm", "expected a place for the result, got none");
-  cpu::check_workspace("grad_norm", args.workspace, grad_norm_workspace<Backend::cpu>(n));
+  check_workspace("grad_norm", args.workspace, grad_norm_workspace<Backend::cpu>(n));
   double* const partial = Scratch(args.workspace).take<double>(items);
   cpu::dispatch_float("grad_norm", args.grad.dtype, [&]<class T>() {
     stream.pool().parallel_for(items, [&](int64_t item, int) {
@@ -86,13 +86,13 @@ template <> void grad_norm<Backend::cpu>(const GradNormArgs& args, Stream& strea
 
 template <> void adamw<Backend::cpu>(const AdamW& args, Stream& stream) {
   const auto check = [&](const char* what, const Tensor& buffer) {
-    cpu::check_operand("adamw", what, buffer, {args.param.size()}, args.param.dtype);
+    check_operand("adamw", what, buffer, {args.param.size()}, args.param.dtype);
   };
   check("param", args.param);
   check("grad", args.grad);
   check("m", args.m);
   check("v", args.v);
-  cpu::check_state("adamw", args.state);
+  check_state("adamw", args.state);
   if (!args.group_ids || !args.groups) throw ConfigError("adamw", "expected group ids and groups, got none");
   if (!args.grad_norm) throw ConfigError("adamw", "expected the result of grad_norm, got none");
   if (!args.grad_norm->finite) return;

@@ -21,7 +21,7 @@ template <class T> void backward(const WeightedSumBackward& a) {
 }
 
 void check_scalar(const char* what, const Tensor& scalar, DType dtype, GradMode mode = GradMode::write) {
-  cpu::check_gradient("weighted_sum", what, mode, scalar, {1}, dtype);
+  check_gradient("weighted_sum", what, mode, scalar, {1}, dtype);
 }
 
 }  // namespace

@@ -42,19 +42,16 @@ template <class T, bool kBackward> void run(const GeluArgs<T>& args, Stream& str
 }  // namespace
 
 template <> void gelu_forward<Backend::cuda>(const GeluForward& args, Stream& stream) {
-  check_shape("gelu", "y", args.y.shape, args.x.shape);
-  check_dtype("gelu", "y", args.y.dtype, args.x.dtype);
+  check_operand("gelu", "y", args.y, args.x.shape, args.x.dtype);
   dispatch_float("gelu", args.x.dtype, [&]<class T>() {
     run<T, false>({args.x.as<T>(), nullptr, args.y.as<T>(), args.x.size(), GradMode::write}, stream);
   });
 }
 
 template <> void gelu_backward<Backend::cuda>(const GeluBackward& args, Stream& stream) {
-  check_shape("gelu", "dy", args.dy.shape, args.x.shape);
-  check_dtype("gelu", "dy", args.dy.dtype, args.x.dtype);
+  check_operand("gelu", "dy", args.dy, args.x.shape, args.x.dtype);
   if (args.dx_mode == GradMode::none) return;
-  check_shape("gelu", "dx", args.dx.shape, args.x.shape);
-  check_dtype("gelu", "dx", args.dx.dtype, args.x.dtype);
+  check_operand("gelu", "dx", args.dx, args.x.shape, args.x.dtype);
   dispatch_float("gelu", args.x.dtype, [&]<class T>() {
     run<T, true>({args.x.as<T>(), args.dy.as<T>(), args.dx.as<T>(), args.x.size(), args.dx_mode}, stream);
   });

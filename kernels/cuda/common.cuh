@@ -3,6 +3,7 @@
 #include <string>
 #include <string_view>
 
+#include "kernels/checks.h"
 #include "kernels/core/dtype.h"
 #include "kernels/core/error.h"
 #include "kernels/core/step_state.h"

@@ -31,10 +31,7 @@ __global__ void __launch_bounds__(kWarpSize) sum_backward_kernel(SumBackwardArgs
   put(k.db, static_cast<float>(k.weight_b * d), k.db_mode);
 }
 
-void check_scalar(const char* what, const Tensor& scalar) {
-  check_shape("weighted_sum", what, scalar.shape, {1});
-  check_dtype("weighted_sum", what, scalar.dtype, DType::f32);
-}
+void check_scalar(const char* what, const Tensor& scalar) { check_operand("weighted_sum", what, scalar, {1}, DType::f32); }
 
 }  // namespace
 
