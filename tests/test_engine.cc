@@ -333,8 +333,8 @@ TEST_CASE("a store of another type than the graph is refused") {
   const Chain chain(2);
   Graph other(DType::f32);
   for (const char* name : {"a", "b.bias"}) other.parameter(name, {kSize}, true);
-  const ParameterStore store(other, make_plan(other, {.train = false, .loss = kNoValue, .keep = {}}), true);
   ThreadPool pool(1);
+  const ParameterStore store(other, make_plan(other, {.train = false, .loss = kNoValue, .keep = {}}), true, Stream(pool));
   CHECK_THROWS_AS(Program(chain.graph, chain.plan(), store, Stream(pool)), ShapeError);
   CHECK_THROWS_WITH(Program(chain.graph, chain.plan(), store, Stream(pool)), "[program] the parameter store has type f32, expected f64");
 }
