@@ -84,6 +84,11 @@ T* map_shadow(size_t bytes) {
   return static_cast<T*>(p);
 }
 
+struct Pause {
+  Pause() { checker->paused = true; }
+  ~Pause() { checker->paused = false; }
+};
+
 class RaceChecker final : public Checker {
  public:
   RaceChecker() : shared_(map_shadow<Byte>(kMaxShared * sizeof(Byte))), global_(map_shadow<Byte>(kDeviceRange * sizeof(Byte))) {
@@ -103,7 +108,7 @@ class RaceChecker final : public Checker {
     seen_.assign(size_t{threads_} * threads_, 0);
     barrier_.assign(threads_, 0);
     own_.assign(threads_, 1);
-    accesses_since_switch_ = 0;
+    repeats_ = 0;
     requests_.clear();
   }
 
@@ -117,6 +122,7 @@ class RaceChecker final : public Checker {
   }
 
   void join(Lane* const* lanes, int count) override {
+    const Pause pause;
     Clocks latest(threads_, 0);
     for (int i = 0; i < count; ++i) {
       const auto rank = static_cast<uint32_t>(lanes[i]->rank);
@@ -132,15 +138,18 @@ class RaceChecker final : public Checker {
   }
   // Everything before is ordered for everybody: one vector for all threads.
   void join_block() override {
+    const Pause pause;
     for (uint32_t j = 0; j < threads_; ++j) barrier_[j] = own_[j]++;
   }
   void release(Lane& lane, Clocks& clocks) override {
+    const Pause pause;
     const auto rank = static_cast<uint32_t>(lane.rank);
     clocks.resize(threads_, 0);
     for (uint32_t j = 0; j < threads_; ++j) clocks[j] = std::max(clocks[j], seen_[size_t{rank} * threads_ + j]);
     clocks[rank] = std::max(clocks[rank], own_[rank]++);
   }
   void acquire(Lane& lane, const Clocks& clocks) override {
+    const Pause pause;
     uint32_t* row = &seen_[static_cast<size_t>(lane.rank) * threads_];
     for (size_t j = 0; j < clocks.size(); ++j) row[j] = std::max(row[j], clocks[j]);
   }
@@ -153,16 +162,17 @@ class RaceChecker final : public Checker {
   }
 
   void access(Lane& lane, const void* p, size_t bytes, int kind, const Place& place) override {
+    const Pause pause;
     const auto* c = static_cast<const char*>(p);
     if (c >= lane.stack->low && c < lane.stack->top + kColours) return;  // registers, as far as a GPU is concerned
-    if (++accesses_since_switch_ > kMaxAccesses) {
-      fail("the thread has made %llu accesses without waiting for anybody: a spin that nobody ends?\n  access: %s",
-           static_cast<unsigned long long>(kMaxAccesses), source_of(place).c_str());
-    }
     const Worker& w = *lane.warp->worker;
-    if (steps_ != w.steps) {
-      steps_ = w.steps;
-      accesses_since_switch_ = 0;
+    repeats_ = p == last_address_ && place.pc == last_pc_ && steps_ == w.steps ? repeats_ + 1 : 0;
+    last_address_ = p;
+    last_pc_ = place.pc;
+    steps_ = w.steps;
+    if (repeats_ > kMaxRepeats) {
+      fail("the thread makes the same access for ever, without waiting for anybody: a spin that nobody ends?\n  access: %s",
+           source_of(place).c_str());
     }
     Byte* shadow;
     const bool shared = c >= w.shared_end - kMaxShared && c < w.shared_end;
@@ -205,7 +215,8 @@ class RaceChecker final : public Checker {
  private:
   static constexpr int kSharedRequest = 64;
   static constexpr ptrdiff_t kColours = 64 * 64;  // the most by which a stack's top is lowered
-  static constexpr uint64_t kMaxAccesses = 1u << 26;
+  static constexpr uint32_t kMaxRepeats = 1u << 16;
+  static constexpr uint32_t kMaxRequests = 1u << 20;  // of one place and warp that are not complete; more are not counted
 
   bool ordered(Id before, const Lane& lane, bool shared) const {
     if (launch_of(before) != launch_number_ || before == 0) return true;
@@ -287,6 +298,7 @@ class RaceChecker final : public Checker {
       r.lane_count[l] = 0;
     }
     const uint32_t k = r.lane_count[l]++;
+    if (k >= kMaxRequests) return;
     if (k >= list.size()) list.resize(k + 1);
     Request& request = list[k];
     request.bytes = static_cast<int>(bytes);
@@ -360,7 +372,9 @@ class RaceChecker final : public Checker {
   const char* closure_ = nullptr;
   size_t closure_bytes_ = 0;
   Allocation last_;
-  uint64_t steps_ = 0, accesses_since_switch_ = 0;
+  const void *last_address_ = nullptr, *last_pc_ = nullptr;
+  uint64_t steps_ = 0;
+  uint32_t repeats_ = 0;
   std::unordered_map<PlaceKey, PlaceRequests, PlaceHash> requests_;
   Traffic traffic_;
 };
@@ -368,7 +382,7 @@ class RaceChecker final : public Checker {
 RaceChecker race_checker;
 
 void instrumented(const void* p, size_t bytes, int kind, const void* pc) {
-  if (current) race_checker.access(*self(), p, bytes, kind, {pc, {}});
+  if (current && !race_checker.paused) race_checker.access(*self(), p, bytes, kind, {pc, {}});
 }
 
 }  // namespace

@@ -125,7 +125,9 @@ std::string ranges(const std::vector<int>& numbers) {
   return text;
 }
 
-std::string wait_sites(const Worker& w) {
+// For a report that ends the launch. The text belongs to the worker: nothing that stands on a fiber is ever destroyed.
+const char* wait_sites(Worker& w) {
+  if (checker) checker->paused = true;
   std::map<std::string, std::vector<int>> groups;
   for (int i = 0; i < w.threads; ++i) {
     const Lane& lane = w.lanes[i];
@@ -136,11 +138,12 @@ std::string wait_sites(const Worker& w) {
     }
     groups[key].push_back(i);
   }
-  std::string text;
+  std::string& text = w.report;
+  text.clear();
   for (const auto& [key, lanes] : groups) {
     text += "\n  " + std::to_string(lanes.size()) + " threads {" + ranges(lanes) + "} " + key;
   }
-  return text;
+  return text.c_str();
 }
 
 // ---- scheduling
@@ -183,7 +186,7 @@ bool starts_first(Worker& w) {
 
 __attribute__((noinline, cold)) void spinning(Worker& w) {
   fail("the block has not ended after %llu switches between its threads: a spin that nobody ends?%s",
-       static_cast<unsigned long long>(w.options.max_steps), wait_sites(w).c_str());
+       static_cast<unsigned long long>(w.options.max_steps), wait_sites(w));
 }
 
 // Nothing is ready: start a thread, let an asynchronous copy land, end the block, or report a deadlock.
@@ -206,7 +209,7 @@ __attribute__((noinline)) void run_next_cold(Worker& w, void** save, Lane* me) {
   } else if (w.done == w.threads) {
     leave_block();
   } else {
-    fail("deadlock: no thread of the block can run%s", wait_sites(w).c_str());
+    fail("deadlock: no thread of the block can run%s", wait_sites(w));
   }
 }
 
@@ -249,6 +252,7 @@ std::string describe(const Lane& lane) {
 }
 
 void fail(const char* format, ...) {
+  if (checker) checker->paused = true;
   char text[4096];
   va_list args;
   va_start(args, format);
@@ -376,8 +380,8 @@ Stack* Worker::take_stack() {
     mprotect(p, kPage, PROT_NONE);
     // Tops at different offsets: at equal ones all fibers would fight for the same few sets of the cache.
     const size_t colour = all_stacks.size() * 5 % 64 * 64;
-    all_stacks.push_back(new Stack{p + kPage, p + kPage + kStackBytes - colour});
-    return all_stacks.back();
+    all_stacks.push_back(std::make_unique<Stack>(Stack{p + kPage, p + kPage + kStackBytes - colour}));
+    return all_stacks.back().get();
   }
   Stack* stack = free_stacks.back();
   free_stacks.pop_back();
@@ -395,7 +399,11 @@ namespace {
 
 // After an error: fibers are abandoned where they stand.
 void reset_worker(Worker& w) {
-  w.free_stacks = w.all_stacks;
+  w.free_stacks.clear();
+  for (const auto& stack : w.all_stacks) {
+    w.free_stacks.push_back(stack.get());
+    unpoison(stack->low, static_cast<size_t>(stack->top - stack->low));
+  }
   w.ready_count = 0;
   for (int i = 0; i < kMaxWarps; ++i) w.warps[i].ready = w.warps[i].arrived = 0;
   for (Barrier& b : w.barriers) b.arrived = 0;
@@ -403,7 +411,6 @@ void reset_worker(Worker& w) {
   w.bulk_copies.clear();
   reset_hopper(w);
   w.aborted = false;
-  for (const Stack* s : w.all_stacks) unpoison(s->low, static_cast<size_t>(s->top - s->low));
 }
 
 bool is_nan_filled(const char* p, size_t bytes) {
@@ -431,7 +438,10 @@ void run_block(Worker& w, const Launch& launch, uint64_t number) {
   const size_t after = kAsan ? 0 : std::min<size_t>(kSharedMargin, static_cast<size_t>(w.shared_end - end));
   std::memset(w.shared - before, kNaN, before + launch.shared_bytes + after);
   new_hopper_block(w);
-  if (checker) checker->start_block(w);
+  if (checker) {
+    checker->start_block(w);
+    checker->paused = false;
+  }
   ++w.counters.blocks;
   w.counters.threads += static_cast<uint64_t>(w.threads);
 
@@ -523,7 +533,7 @@ class Pool {
 
  private:
   void serve(int id) {
-    install_fault_handler();
+    give_fault_stack();
     uint64_t seen = 0;
     for (;;) {
       Worker* mine;
@@ -574,7 +584,6 @@ void launch_erased(Extent3 grid, Extent3 block, size_t shared_bytes, void (*run)
   static std::mutex one_at_a_time;
   const std::lock_guard lock(one_at_a_time);
   static Pool pool;
-  install_fault_handler();
   const auto product = [](Extent3 e) { return int64_t{e.x} * e.y * e.z; };
   const auto text = [](Extent3 e) {
     return "(" + std::to_string(e.x) + "," + std::to_string(e.y) + "," + std::to_string(e.z) + ")";
@@ -602,6 +611,7 @@ void launch_erased(Extent3 grid, Extent3 block, size_t shared_bytes, void (*run)
       std::swap(launch.block_order[i], launch.block_order[(state >> 33) % (i + 1)]);
     }
   }
+  const FaultHandler handler;
   if (checker) checker->start_launch(launch);
   const int workers = checker ? 1 : std::max(1, options.workers);
   pool.run(launch, static_cast<int>(std::min<uint64_t>(static_cast<uint64_t>(workers), launch.blocks)));

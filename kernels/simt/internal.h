@@ -129,7 +129,8 @@ struct Worker {
   uint64_t steps = 0;
   uint64_t random_state = 1;
 
-  std::vector<Stack*> free_stacks, all_stacks;
+  std::vector<Stack*> free_stacks;
+  std::vector<std::unique_ptr<Stack>> all_stacks;
   Barrier barriers[16];
   // Shared memory: `shared` is 1024-byte aligned, its end as near to an inaccessible page as that allows.
   char* shared_end = nullptr;
@@ -138,7 +139,7 @@ struct Worker {
   std::unique_ptr<HopperState, HopperStateDelete> hopper;
 
   bool aborted = false;
-  std::string error;
+  std::string error, report;
   Counters counters;
 };
 extern __thread Worker* worker __attribute__((tls_model("initial-exec")));
@@ -159,7 +160,15 @@ char* shared_range(const void* p, size_t bytes, size_t alignment, const char* wh
 // memory.cc
 struct Allocation { char* begin = nullptr; size_t bytes = 0; };
 Allocation find_allocation(const void* p);  // the one that begins at or before p
-void install_fault_handler();
+// While it lives, an invalid access of a kernel is an error of its launch. The signals' handlers are put back afterwards.
+class FaultHandler {
+ public:
+  FaultHandler();
+  ~FaultHandler();
+  FaultHandler(const FaultHandler&) = delete;
+  FaultHandler& operator=(const FaultHandler&) = delete;
+};
+void give_fault_stack();  // to the calling thread: the handler cannot run on a fiber's stack that has overflowed
 inline constexpr size_t kDeviceRange = size_t{256} << 30;
 char* device_range();
 // hopper.cc
@@ -190,6 +199,10 @@ class Checker {
   virtual void written(const void* device, size_t bytes, bool yes) = 0;  // by the host
   virtual void count_conflicts(int extra_cycles, bool write) = 0;
   virtual Traffic& traffic() = 0;
+
+  // While set, what the compiler reports is not a kernel's: the linker may have taken the instrumented copy of an inline function
+  // of the standard library for the executor's own calls, too.
+  bool paused = false;
 
  protected:
   ~Checker() = default;

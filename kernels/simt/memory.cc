@@ -55,8 +55,8 @@ void* allocate(size_t bytes) {
   }
   char* p = first + (pages - rounded);
   std::memset(first, kNaN, pages);
-  poison(first, static_cast<size_t>(p - first));
-  poison(p + bytes, rounded - bytes);
+  poison(first - kPage, kPage + static_cast<size_t>(p - first));
+  poison(p + bytes, rounded - bytes + kPage);
   allocations()[p] = bytes;
   return p;
 }
@@ -69,7 +69,7 @@ void release(void* p) {
   char* first = reinterpret_cast<char*>(reinterpret_cast<uintptr_t>(p) & ~(kPage - 1));
   const size_t pages = round_up(static_cast<size_t>(static_cast<char*>(p) - first) + std::max<size_t>(it->second, 1), kPage);
   if (checker) checker->written(p, it->second, false);
-  unpoison(first, pages);
+  poison(first, pages);
   madvise(first, pages, MADV_DONTNEED);
   mprotect(first, pages, PROT_NONE);  // for ever: a use after this faults
   allocations().erase(it);
@@ -111,6 +111,7 @@ struct sigaction previous_segv, previous_bus;
 __thread const char* fault_address;
 
 __attribute__((noreturn)) void report_fault() {
+  if (checker) checker->paused = true;
   const char* at = fault_address;
   const Lane* lane = self();
   if (at < lane->stack->low && at >= lane->stack->low - kPage) fail("stack overflow: the thread's local memory is too large");
@@ -139,32 +140,35 @@ void on_fault(int signal_number, siginfo_t* info, void* context) {
 
 }  // namespace
 
-void install_fault_handler() {
+void give_fault_stack() {
   if (kAsan) return;
-  // The handler runs on a stack of its own: the fault may be an overflow of the fiber's.
   thread_local bool has_stack = false;
-  if (!has_stack) {
-    has_stack = true;
-    stack_t present{};
-    sigaltstack(nullptr, &present);
-    if (present.ss_flags & SS_DISABLE) {
-      constexpr size_t kBytes = 64 << 10;
-      stack_t mine{};
-      mine.ss_sp = new char[kBytes];  // for the thread's life, which is the program's
-      mine.ss_size = kBytes;
-      sigaltstack(&mine, nullptr);
-    }
-  }
-  static const bool installed = [] {
-    struct sigaction action{};
-    action.sa_sigaction = on_fault;
-    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGSEGV, &action, &previous_segv);
-    sigaction(SIGBUS, &action, &previous_bus);
-    return true;
-  }();
-  static_cast<void>(installed);
+  if (has_stack) return;
+  has_stack = true;
+  stack_t present{};
+  sigaltstack(nullptr, &present);
+  if (!(present.ss_flags & SS_DISABLE)) return;
+  constexpr size_t kBytes = 64 << 10;
+  stack_t mine{};
+  mine.ss_sp = new char[kBytes];  // for the thread's life, which is the program's
+  mine.ss_size = kBytes;
+  sigaltstack(&mine, nullptr);
+}
+
+FaultHandler::FaultHandler() {
+  if (kAsan) return;
+  give_fault_stack();
+  struct sigaction action{};
+  action.sa_sigaction = on_fault;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGSEGV, &action, &previous_segv);
+  sigaction(SIGBUS, &action, &previous_bus);
+}
+FaultHandler::~FaultHandler() {
+  if (kAsan) return;
+  sigaction(SIGSEGV, &previous_segv, nullptr);
+  sigaction(SIGBUS, &previous_bus, nullptr);
 }
 
 }  // namespace electra::simt
