@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/device.cuh"
+#include "tests/simt/gemm_sm90.cuh"
 
 using namespace electra;
 
@@ -358,6 +359,23 @@ void go(void (*kernel)(Io), Scene& s, size_t shared_bytes = sizeof(Floats), int 
   launch(kernel, {blocks}, {kThreads}, shared_bytes, nullptr, Io{s.x, s.y, n});
 }
 
+// The product of a 64 x 448 matrix with itself transposed; its numbers are 1 to 7, by tiles of 64 columns.
+template <test::GemmBug kBug>
+void gemm(Scene& s) {
+  constexpr int kDepth = 448;
+  std::vector<bf16> numbers;
+  for (int i = 0; i < 64 * kDepth; ++i) numbers.push_back(to_bf16(static_cast<float>(1 + i % kDepth / 64)));
+  const size_t bytes = numbers.size() * sizeof(bf16);
+  auto* a = static_cast<bf16*>(simt::allocate(bytes));
+  auto* c = static_cast<float*>(simt::allocate(64 * 64 * sizeof(float)));
+  simt::upload(a, numbers.data(), bytes);
+  test::gemm_sm90<64, kBug>(c, a, a, 64, 64, kDepth);
+  simt::copy(s.y, c, sizeof(float) * kThreads);  // two of the rows
+  s.want_each([](int) { return 64.0f * 140; });
+  simt::release(a);
+  simt::release(c);
+}
+
 struct Case {
   const char* name;
   std::function<void(Scene&)> run;
@@ -424,6 +442,8 @@ std::vector<Case> cases() {
          go(halves<64>, s);
        }, nullptr, nullptr, nullptr},
       {"scratch memory used again", sums(two_sums<true>), nullptr, nullptr, nullptr},
+
+      {"bulk copies and wgmma", gemm<test::GemmBug::none>, nullptr, nullptr, nullptr},
 
       {"no barrier", reversing(no_barrier), kWrong, kWrong, "uninitialised"},
       {"overwritten before all have read", reversing(overwrites_too_early), kWrong, kWrong, "race"},
@@ -517,6 +537,13 @@ std::vector<Case> cases() {
          simt::fill(s.y, 0, sizeof(float) * kThreads);
          go(spins_on_memory, s);
        }, nullptr, nullptr, "a spin that nobody ends"},
+      {"wgmma before its tiles have come", gemm<test::GemmBug::no_full_wait>, "deadlock", "deadlock", "uninitialised"},
+      {"wgmma waits for the phase before", gemm<test::GemmBug::wrong_phase>, "deadlock", "deadlock", "uninitialised"},
+      {"bulk copies into a buffer in use", gemm<test::GemmBug::no_empty_wait>, "more arrivals", "more arrivals", "more arrivals"},
+      {"a barrier expects half of the bytes", gemm<test::GemmBug::too_few_bytes>, "bulk copies in flight", "bulk copies in flight", "uninitialised"},
+      {"a barrier expects more bytes than come", gemm<test::GemmBug::too_many_bytes>, "deadlock", "deadlock", "deadlock"},
+      {"a buffer released before wgmma has read it", gemm<test::GemmBug::no_wgmma_wait>, kWrong, kWrong, kWrong},
+      {"wgmma without its fence", gemm<test::GemmBug::no_fence>, "no wgmma_fence", "no wgmma_fence", "no wgmma_fence"},
       {"too many threads", [](Scene& s) {
          launch(copy, {1}, {1056}, 0, nullptr, Io{s.x, s.y, kThreads});
        }, "expected a block of 32 to 1024 threads", "expected a block of 32 to 1024 threads", "expected a block of 32 to 1024 threads"},
