@@ -15,13 +15,14 @@ BEGIN {
   wrapper["^fmt/"]             = "^(model|trainer)/"
   wrapper["^nlohmann/"]        = "^(model/formats|trainer)/"
   wrapper["^xxhash[.]h$"]      = "^(model/formats|trainer)/"
-  wrapper["^cuda"]             = "^kernels/cuda/gpu[.]cc$"
+  wrapper["^cuda"]             = "^kernels/cuda/(gpu|tensor_map)[.]cc$"
+  wrapper["^sanitizer/"]       = "^kernels/simt/"
   wrapper["^nccl[.]h$"]        = "^kernels/comm/nccl[.]cc$"
   wrapper["^mpi[.]h$"]         = "^kernels/comm/mpi[.]cc$"
   wrapper["^immintrin[.]h$"]   = "^kernels/cpu/"
   # the C library, and the operating system
   wrapper["^(math|stddef|stdint|string)[.]h$"] = "."
-  wrapper["^(sys/[a-z]+|dirent|dlfcn|errno|fcntl|poll|pthread|sched|signal|termios|unistd)[.]h$"] = "."
+  wrapper["^(sys/[a-z]+|dirent|dlfcn|errno|fcntl|poll|pthread|sched|signal|termios|ucontext|unistd)[.]h$"] = "."
 }
 function floor_of(path) {
   if (path ~ /^kernels\/core\//) return 0
