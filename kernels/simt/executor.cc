@@ -148,18 +148,24 @@ const char* wait_sites(Worker& w) {
 
 // ---- scheduling
 
-Lane* pop_ready(Worker& w) {
+// In the plain schedule the last warp to become ready goes on with its lowest lane.
+inline __attribute__((always_inline)) Lane* pop_plain(Worker& w) {
+  Warp& warp = w.warps[w.ready_warps[w.ready_count - 1]];
+  const int lane = __builtin_ctz(warp.ready);
+  warp.ready &= warp.ready - 1;
+  if (!warp.ready) --w.ready_count;
+  return warp.lanes + lane;
+}
+
+__attribute__((noinline)) Lane* pop_otherwise(Worker& w) {
   int at = w.ready_count - 1;
-  const bool plain = w.options.order == Order::forward && w.options.pace == Pace::greedy;
-  if (!plain) {
-    if (w.options.order == Order::shuffled) {
-      at = static_cast<int>(w.random() % static_cast<uint64_t>(w.ready_count));
-    } else if (w.options.pace == Pace::lockstep) {
-      at = 0;
-    }
-    // Bring the choice to the top, keeping the order of the others.
-    std::rotate(w.ready_warps + at, w.ready_warps + at + 1, w.ready_warps + w.ready_count);
+  if (w.options.order == Order::shuffled) {
+    at = static_cast<int>(w.random() % static_cast<uint64_t>(w.ready_count));
+  } else if (w.options.pace == Pace::lockstep) {
+    at = 0;
   }
+  // Bring the choice to the top, keeping the order of the others.
+  std::rotate(w.ready_warps + at, w.ready_warps + at + 1, w.ready_warps + w.ready_count);
   Warp& warp = w.warps[w.ready_warps[w.ready_count - 1]];
   int lane = __builtin_ctz(warp.ready);
   if (w.options.order == Order::reverse) {
@@ -176,6 +182,10 @@ Lane* pop_ready(Worker& w) {
     std::rotate(w.ready_warps, w.ready_warps + w.ready_count - 1, w.ready_warps + w.ready_count);
   }
   return warp.lanes + lane;
+}
+
+inline __attribute__((always_inline)) Lane* pop_ready(Worker& w) {
+  return __builtin_expect(w.plain, 1) ? pop_plain(w) : pop_otherwise(w);
 }
 
 bool starts_first(Worker& w) {
@@ -245,8 +255,8 @@ void park(const char* what, Site at) {
 
 std::string describe(const Lane& lane) {
   char text[160];
-  const Index3 b = lane.block->block_index, t = lane.thread_index;
-  std::snprintf(text, sizeof text, "block (%d,%d,%d) thread (%d,%d,%d), warp %d lane %d", b.x, b.y, b.z, t.x, t.y, t.z,
+  const Index3 b = lane.block->block_index;
+  std::snprintf(text, sizeof text, "block (%d,%d,%d) thread (%d,%d,%d), warp %d lane %d", b.x, b.y, b.z, lane.x, lane.y, lane.z,
                 lane.rank / kLanes, lane.lane);
   return text;
 }
@@ -276,7 +286,7 @@ void meet_at_barrier(int id, int expected, const char* what, Site at) {
     b.expected = expected;
     b.site = at;
     b.lanes.clear();
-  } else if (b.expected != expected || (whole_block && (b.site.line != at.line || std::strcmp(b.site.file, at.file) != 0))) {
+  } else if (b.expected != expected || (whole_block && (b.site.line != at.line || (b.site.file != at.file && std::strcmp(b.site.file, at.file) != 0)))) {
     fail("divergent barrier: this thread is at %s (%d threads), %s:%d, while others wait for %d threads at %s:%d", what,
          expected, at.file, at.line, b.expected, b.site.file, b.site.line);
   }
@@ -288,7 +298,7 @@ void meet_at_barrier(int id, int expected, const char* what, Site at) {
   ++w.counters.barriers;
   b.arrived = 0;
   // In the plain schedule the last to arrive goes on; in the others it must not always be the first.
-  const bool keep = w.options.order == Order::forward && w.options.pace == Pace::greedy;
+  const bool keep = w.plain;
   if (whole_block) {
     if (checker) checker->join_block();
     for (int i = w.threads / kLanes; i-- > 0;) {
@@ -320,7 +330,7 @@ void release_warp(Worker& w, Warp& warp, Lane* last) {
   ++w.counters.warp_ops;
   warp.arrived = 0;
   warp.parity ^= 1;
-  if (w.options.order == Order::forward && w.options.pace == Pace::greedy) {
+  if (w.plain) {
     make_ready(w, warp, ~(1u << last->lane));
   } else {
     make_ready(w, warp, ~0u);
@@ -358,7 +368,7 @@ char* shared_range(const void* p, size_t bytes, size_t alignment, const char* wh
 Worker::Worker() : lanes(new Lane[kMaxThreads]), warps(new Warp[kMaxWarps]) {
   for (int i = 0; i < kMaxThreads; ++i) {
     lanes[i].rank = i;
-    lanes[i].lane = i % kLanes;
+    lanes[i].lane = static_cast<uint8_t>(i % kLanes);
     lanes[i].warp = &warps[i / kLanes];
     lanes[i].block = &shape;
   }
@@ -464,6 +474,7 @@ void run_blocks(Worker& w, Launch& launch) {
   worker = &w;
   w.launch = &launch;
   w.options = options;
+  w.plain = options.order == Order::forward && options.pace == Pace::greedy;
   w.main_low = nullptr;
   w.threads = launch.threads;
   w.shape.block_size = launch.block;
@@ -479,7 +490,9 @@ void run_blocks(Worker& w, Launch& launch) {
   const Extent3 b = launch.block;
   for (int i = 0; i < w.threads; ++i) {
     w.start_order[static_cast<size_t>(i)] = static_cast<uint32_t>(w.options.order == Order::reverse ? w.threads - 1 - i : i);
-    w.lanes[i].thread_index = {i % b.x, i / b.x % b.y, i / (b.x * b.y)};
+    w.lanes[i].x = static_cast<uint16_t>(i % b.x);
+    w.lanes[i].y = static_cast<uint16_t>(i / b.x % b.y);
+    w.lanes[i].z = static_cast<uint16_t>(i / (b.x * b.y));
   }
   while (!launch.failed) {
     const uint64_t i = launch.next++;

@@ -338,7 +338,7 @@ void meet_warpgroup(Step step, const char* what, int groups_to_leave, Site at, P
   if (++g.arrived < kGroupSize) return park(what, at);
   g.arrived = 0;
   take_step(w, g);
-  const bool keep = w.options.order == Order::forward && w.options.pace == Pace::greedy;
+  const bool keep = w.plain;
   for (int i = number * 4; i < number * 4 + 4; ++i) {
     Warp& warp = w.warps[i];
     make_ready(w, warp, keep && &warp == me->warp ? ~(1u << me->lane) : ~0u);

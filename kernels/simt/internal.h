@@ -50,18 +50,20 @@ struct PendingCopy {
 
 enum class LaneState : uint8_t { unstarted, running, waiting, done };
 
+// What a switch touches lies in the first 64 bytes: a block of 256 threads has to fit the first-level cache.
 struct alignas(64) Lane : LaneIndices {
   void* sp = nullptr;  // stack pointer while another fiber runs
   Warp* warp = nullptr;
-  Stack* stack = nullptr;
-  int rank = 0;  // in the block
-  int lane = 0;  // in the warp
-  LaneState state = LaneState::unstarted;
   const char* waits_for = nullptr;
   Site site;
+  uint32_t epoch = 0;  // collectives it has passed; aligns the accesses of a warp's lanes for the traffic counts
+  uint8_t lane = 0;    // in the warp
+  LaneState state = LaneState::unstarted;
+
+  int rank = 0;  // in the block
+  Stack* stack = nullptr;
   std::vector<PendingCopy> copies;
   uint32_t copy_group = 0;
-  uint32_t epoch = 0;  // collectives it has passed; aligns the accesses of a warp's lanes for the traffic counts
 };
 inline Lane* self() { return static_cast<Lane*>(current); }
 
@@ -126,6 +128,7 @@ struct Worker {
   int ready_count = 0;
   uint16_t ready_warps[kMaxWarps];  // a stack: the last one runs next
   Options options;
+  bool plain = true;  // Order::forward and Pace::greedy
   uint64_t steps = 0;
   uint64_t random_state = 1;
 

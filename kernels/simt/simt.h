@@ -155,12 +155,12 @@ struct BlockShape {
   Extent3 block_size, grid_size;
 };
 struct LaneIndices {  // of a CUDA thread
-  Index3 thread_index;
-  const BlockShape* block;
+  const BlockShape* block = nullptr;
+  uint16_t x = 0, y = 0, z = 0;
 };
 extern __thread LaneIndices* current __attribute__((tls_model("initial-exec")));
 
-ELECTRA_UNCHECKED inline Index3 thread_index() { return current->thread_index; }
+ELECTRA_UNCHECKED inline Index3 thread_index() { return {current->x, current->y, current->z}; }
 ELECTRA_UNCHECKED inline Index3 block_index() { return current->block->block_index; }
 ELECTRA_UNCHECKED inline Extent3 block_size() { return current->block->block_size; }
 ELECTRA_UNCHECKED inline Extent3 grid_size() { return current->block->grid_size; }
