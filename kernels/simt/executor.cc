@@ -8,11 +8,8 @@
 #include <cstring>
 #include <thread>
 
-#include "kernels/simt/internal.h"
+#include "kernels/simt/schedule.h"
 
-// Saves the callee-saved registers on the running stack and its pointer in *save, and takes up where `to` was saved. It ends
-// with `ret`, not with a jump: fibers wait at the same few places, so the return predictor stays in step (3 to 6 ns a switch).
-extern "C" void electra_simt_switch(void** save, void* to);
 extern "C" void electra_simt_entry();
 extern "C" void electra_simt_fiber(void* stack);
 #if defined(__x86_64__)
@@ -76,23 +73,6 @@ char* map_pages(size_t bytes, int protection) {
 
 // ---- switching
 
-inline void switch_to(void** save, void* to, [[maybe_unused]] const void* low, [[maybe_unused]] size_t size,
-                      [[maybe_unused]] bool for_ever) {
-#if defined(ELECTRA_SIMT_ASAN)
-  void* fake_stack = nullptr;
-  __sanitizer_start_switch_fiber(for_ever ? nullptr : &fake_stack, low, size);
-  electra_simt_switch(save, to);
-  const void* old_low;
-  size_t old_size;
-  __sanitizer_finish_switch_fiber(fake_stack, &old_low, &old_size);
-#else
-  electra_simt_switch(save, to);
-#endif
-}
-inline void switch_to_lane(void** save, Lane* to, bool for_ever) {
-  switch_to(save, to->sp, to->stack->low, static_cast<size_t>(to->stack->top - to->stack->low), for_ever);
-}
-
 void* fresh_frame(Stack* stack) {
   auto** p = reinterpret_cast<void**>(reinterpret_cast<uintptr_t>(stack->top) & ~uintptr_t{63});
   *--p = nullptr;  // the return address of electra_simt_fiber
@@ -148,16 +128,9 @@ const char* wait_sites(Worker& w) {
 
 // ---- scheduling
 
-// In the plain schedule the last warp to become ready goes on with its lowest lane.
-inline __attribute__((always_inline)) Lane* pop_plain(Worker& w) {
-  Warp& warp = w.warps[w.ready_warps[w.ready_count - 1]];
-  const int lane = __builtin_ctz(warp.ready);
-  warp.ready &= warp.ready - 1;
-  if (!warp.ready) --w.ready_count;
-  return warp.lanes + lane;
-}
+}  // namespace
 
-__attribute__((noinline)) Lane* pop_otherwise(Worker& w) {
+Lane* pop_otherwise(Worker& w) {
   int at = w.ready_count - 1;
   if (w.options.order == Order::shuffled) {
     at = static_cast<int>(w.random() % static_cast<uint64_t>(w.ready_count));
@@ -184,23 +157,17 @@ __attribute__((noinline)) Lane* pop_otherwise(Worker& w) {
   return warp.lanes + lane;
 }
 
-inline __attribute__((always_inline)) Lane* pop_ready(Worker& w) {
-  return __builtin_expect(w.plain, 1) ? pop_plain(w) : pop_otherwise(w);
-}
-
 bool starts_first(Worker& w) {
-  if (w.unstarted >= w.threads) return false;
   if (w.ready_count == 0 || w.options.pace == Pace::lockstep) return true;
   return w.options.order == Order::shuffled && (w.random() & 3) == 0;
 }
 
-__attribute__((noinline, cold)) void spinning(Worker& w) {
+void spinning(Worker& w) {
   fail("the block has not ended after %llu switches between its threads: a spin that nobody ends?%s",
        static_cast<unsigned long long>(w.options.max_steps), wait_sites(w));
 }
 
-// Nothing is ready: start a thread, let an asynchronous copy land, end the block, or report a deadlock.
-__attribute__((noinline)) void run_next_cold(Worker& w, void** save, Lane* me) {
+void run_next_cold(Worker& w, void** save, Lane* me) {
   while (w.ready_count == 0 && w.unstarted >= w.threads && !w.bulk_copies.empty()) {
     size_t i = 0;
     if (w.options.order == Order::reverse) i = w.bulk_copies.size() - 1;
@@ -221,36 +188,6 @@ __attribute__((noinline)) void run_next_cold(Worker& w, void** save, Lane* me) {
   } else {
     fail("deadlock: no thread of the block can run%s", wait_sites(w));
   }
-}
-
-}  // namespace
-
-void run_next(Worker& w, Lane* me) {
-  void* nobody;
-  void** save = me ? &me->sp : &nobody;
-  if (__builtin_expect(++w.steps > w.options.max_steps, 0)) spinning(w);
-  if (__builtin_expect(w.ready_count > 0 && (w.unstarted >= w.threads || !starts_first(w)), 1)) {
-    Lane* next = pop_ready(w);
-    current = next;
-    if (next != me) switch_to_lane(save, next, me == nullptr);
-  } else {
-    run_next_cold(w, save, me);
-  }
-}
-
-void make_ready(Worker& w, Warp& warp, uint32_t lanes) {
-  if (!lanes) return;
-  if (!warp.ready) w.ready_warps[w.ready_count++] = static_cast<uint16_t>(warp.index);
-  warp.ready |= lanes;
-}
-
-void park(const char* what, Site at) {
-  Lane* me = self();
-  me->state = LaneState::waiting;
-  me->waits_for = what;
-  me->site = at;
-  run_next(*me->warp->worker, me);
-  me->state = LaneState::running;
 }
 
 std::string describe(const Lane& lane) {

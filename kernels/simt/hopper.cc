@@ -5,7 +5,7 @@
 #include <array>
 #include <cstring>
 
-#include "kernels/simt/internal.h"
+#include "kernels/simt/schedule.h"
 #include "kernels/tensor_map.h"
 
 namespace electra::simt {

@@ -150,12 +150,8 @@ extern __thread Worker* worker __attribute__((tls_model("initial-exec")));
 // Ends the launch: abandons the block's fibers. Callable where a kernel runs only.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
-// Lets others run until somebody calls make_ready for this lane.
-void park(const char* what, Site at);
-void make_ready(Worker& w, Warp& warp, uint32_t lanes);
 // The last one to arrive at a meeting of `warp`'s lanes has done its work: all of them go on.
 void release_warp(Worker& w, Warp& warp, Lane* last);
-void run_next(Worker& w, Lane* me);
 std::string describe(const Lane& lane);
 
 // The address in shared memory of `bytes` bytes; fails where they do not all lie in the block's.

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/simt/internal.h"
+#include "kernels/simt/schedule.h"
 
 namespace electra::simt {
 
