@@ -8,6 +8,7 @@
 #   line: a line that occurs exactly once in it, without its leading blanks
 #   replace: what takes its place (may be empty)
 #   test: test_x or test_x/part of a case's name: regular expression of CTest entries; one of them must fail
+#   preset: where that test is built, if not in release (may be left out)
 # Mutated code is built in a copy of the sources under build/mutations; the sources themselves are never touched.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -25,28 +26,28 @@ while [ $# -gt 0 ]; do
 done
 
 # Parallel arrays, one element a record. `at` is FILE:LINE of the record for messages.
-at=() files=() lines=() replacements=() tests=()
+at=() files=() lines=() replacements=() tests=() presets=()
 wrong=0
 complain() { echo "$*" >&2; wrong=$((wrong + 1)); }
 
 read_records() {
-  local list=$1 number=0 text keys='' start=0 file line replacement test
+  local list=$1 number=0 text keys='' start=0 file line replacement test preset=release
   flush() {
     if [ -n "$keys" ]; then
-      if [ "$keys" = "file line replace test " ]; then
-        at+=("$list:$start") files+=("$file") lines+=("$line") replacements+=("$replacement") tests+=("$test")
+      if [ "$keys" = "file line replace test " ] || [ "$keys" = "file line replace test preset " ]; then
+        at+=("$list:$start") files+=("$file") lines+=("$line") replacements+=("$replacement") tests+=("$test") presets+=("$preset")
       else
-        complain "$list:$start: expected the keys file, line, replace, test, got ${keys% }"
+        complain "$list:$start: expected the keys file, line, replace, test and perhaps preset, got ${keys% }"
       fi
     fi
-    keys=''
+    keys='' preset=release
   }
   while IFS= read -r text || [ -n "$text" ]; do
     number=$((number + 1))
     case "$text" in
       '') flush ;;
       '#'*) ;;
-      file:* | line:* | replace:* | test:*)
+      file:* | line:* | replace:* | test:* | preset:*)
         [ -n "$keys" ] || start=$number
         keys+="${text%%:*} "
         local value=${text#*:}
@@ -56,9 +57,10 @@ read_records() {
           line:*) line=$value ;;
           replace:*) replacement=$value ;;
           test:*) test=$value ;;
+          preset:*) preset=$value ;;
         esac
         ;;
-      *) complain "$list:$number: expected a key (file, line, replace, test) or a blank line, got $text" ;;
+      *) complain "$list:$number: expected a key (file, line, replace, test, preset) or a blank line, got $text" ;;
     esac
   done <"$list"
   flush
@@ -103,6 +105,7 @@ for i in "${!at[@]}"; do
   fi
   grep -qx "$(executable_of "${tests[i]}")" <<<"$declared" ||
     complain "${at[i]}: expected a test declared in tests/CMakeLists.txt, got ${tests[i]}"
+  grep -q "\"name\": \"${presets[i]}\"" CMakePresets.json || complain "${at[i]}: expected a preset of CMakePresets.json, got ${presets[i]}"
 done
 if [ $mode = check ] || [ $wrong -gt 0 ]; then
   echo "${#at[@]} mutation records, $wrong wrong"
@@ -118,7 +121,7 @@ if [ -n "$tenth" ]; then
 fi
 echo "running ${#picked[@]} of ${#at[@]} mutations"
 
-# The same preset in the same place below the root, so that the compiler cache has what is not mutated.
+# The same presets in the same place below the root, so that the compiler cache has what is not mutated.
 copy=build/mutations/source
 # What differs is copied, with a new time: what an earlier run built from a mutated or an older file must not look up to date.
 mkdir -p $copy
@@ -126,23 +129,28 @@ find . \( -path ./build -o -path ./runs -o -path ./.git \) -prune -o -type f -pr
   cmp -s "$file" "$copy/$file" || { mkdir -p "$copy/$(dirname "$file")" && cp "$file" "$copy/$file"; }
 done
 [ ! -d ../shared ] || ln -sfn "$(cd ../shared && pwd)" build/mutations/shared
-cmake -S $copy --preset release >build/mutations/configure.log 2>&1 || { cat build/mutations/configure.log >&2; exit 1; }
-log=build/mutations/last.log
-build() { cmake --build $copy/build/release --target "$1" >$log 2>&1; }
-run_test() { ctest --test-dir $copy/build/release --no-tests=error --timeout 300 --output-on-failure -R "$1" >$log 2>&1; }
+log=build/mutations/last.log configured=''
+configure() { # PRESET, once
+  grep -qxF "$1" <<<"$configured" && return
+  cmake -S $copy --preset "$1" >build/mutations/configure.log 2>&1 || { cat build/mutations/configure.log >&2; exit 1; }
+  configured+="$1"$'\n'
+}
+build() { cmake --build "$copy/build/${presets[i]}" --target "$1" >$log 2>&1; }
+run_test() { ctest --test-dir "$copy/build/${presets[i]}" --no-tests=error --timeout 300 --output-on-failure -R "$1" >$log 2>&1; }
 
 killed=0 survived=0 tried=''
 for i in "${picked[@]}"; do
   target=$(executable_of "${tests[i]}")
+  configure "${presets[i]}"
   # Before anything is broken the test must exist and be green.
-  if ! grep -qxF "${tests[i]}" <<<"$tried"; then
+  if ! grep -qxF "${presets[i]} ${tests[i]}" <<<"$tried"; then
     if ! { build "$target" && run_test "${tests[i]}"; }; then
       tail -n 30 $log >&2
       echo "FAILED   ${at[i]}: ${tests[i]} is not green without the mutation"
       survived=$((survived + 1))
       continue
     fi
-    tried+="${tests[i]}"$'\n'
+    tried+="${presets[i]} ${tests[i]}"$'\n'
   fi
   mutate "${files[i]}" "${lines[i]}" "${replacements[i]}" >"$copy/${files[i]}"
   if ! build "$target"; then

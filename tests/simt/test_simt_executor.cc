@@ -260,6 +260,22 @@ __global__ void ragged(const Io p) {
   p.y[at()] = sum;
 }
 
+// An odd lane makes one access more before the barrier: after it, the lanes' accesses belong together again.
+__global__ void parts_and_meets(const Io p) {
+  for (int round = 0; round < 2; ++round) {
+    for (int i = 0; i <= at() % 2 * (1 - round); ++i) p.y[at()] = p.x[at() + 32 * (i + 2 * round)];
+    sync_warp();
+  }
+}
+template <int kWords>
+__global__ void vectors_in_shared(const Io p) {
+  struct Tile { alignas(16) float v[128]; };
+  auto& sm = block_shared<Tile>();
+  for (int i = at(); i < 128; i += 32) sm.v[i] = p.x[i];
+  sync_warp();
+  p.y[at()] = load_vec<kWords>(sm.v + at() * kWords)[0];
+}
+
 simt::Traffic traffic_of(void (*kernel)(Io), int n, int threads = 32, size_t shared_bytes = 0) {
   DeviceArray<float> x(counting(4096)), y(4096);
   y.set(std::vector<float>(4096, 0));
@@ -308,6 +324,18 @@ TEST_CASE("traffic is what each warp's requests move") {
   });
 }
 
+TEST_CASE("traffic of lanes that part is counted together again after they have met") {
+  if (!simt::is_check_build()) {
+    CHECK(traffic_of(parts_and_meets, 0).read_bytes == 0);
+    return;
+  }
+  test::for_each_schedule([] {
+    const auto t = traffic_of(parts_and_meets, 0);
+    CHECK(t.read_bytes == 128 + 64 + 128);
+    CHECK(t.read_sectors == 4 + 4 + 4);  // every second number of four sectors
+  });
+}
+
 TEST_CASE("bank conflicts are the cycles beyond the fewest") {
   if (!simt::is_check_build()) {
     CHECK(traffic_of(through_shared<32>, 0, 32, 4224).shared_read_conflicts == 0);
@@ -320,6 +348,8 @@ TEST_CASE("bank conflicts are the cycles beyond the fewest") {
     CHECK(traffic_of(through_shared<32>, 0, 32, 4224).shared_read_conflicts == 31);
     CHECK(traffic_of(through_shared<0>, 0, 32, 4224).shared_read_conflicts == 0);  // one word for all
     CHECK(traffic_of(through_shared<32>, 0, 32, 4224).shared_write_conflicts == 0);
+    CHECK(traffic_of(vectors_in_shared<2>, 0, 32, 512).shared_read_conflicts == 0);
+    CHECK(traffic_of(vectors_in_shared<4>, 0, 32, 512).shared_read_conflicts == 0);
     CHECK(traffic_of(ldmatrix_rows<4>, 0, 32, 128).shared_read_conflicts == 0);    // 128 bytes side by side
     CHECK(traffic_of(ldmatrix_rows<36>, 0, 32, 1152).shared_read_conflicts == 0);  // rows of 144 bytes
     CHECK(traffic_of(ldmatrix_rows<32>, 0, 32, 1024).shared_read_conflicts == 14);  // rows of 128: eight in one group, twice
