@@ -87,6 +87,9 @@ if step build-release configure_and_build release; then
   fi
 fi
 if step build-asan configure_and_build asan; then run_tests asan; fi
+for preset in simt simt-check; do
+  if step build-$preset configure_and_build $preset; then run_tests $preset; fi
+done
 if step build-tsan configure_and_build tsan; then run_tests tsan; fi
 step build-clang configure_and_build clang
 step quickstart-smoke ./quickstart.sh --smoke
