@@ -125,39 +125,44 @@ OpRecord attention_record(const Options& o) {
   const int64_t rows = std::accumulate(o.lengths.begin(), o.lengths.end(), o.spare), hidden = o.heads * o.head_dim;
   const int64_t longest = *std::max_element(o.lengths.begin(), o.lengths.end());
   OpRecord record{.name = "attention " + std::to_string(o.lengths.size()) + " sequences, longest " + std::to_string(longest)};
+  if (o.head_dim == 64) record.device_dtypes = {DType::f32, DType::bf16};
   record.inputs = {{"qkv", {rows, 3 * hidden}, Random(static_cast<uint64_t>(rows)).normals(rows * 3 * hidden, o.scale)},
                    {"sequence_offsets", {static_cast<int64_t>(o.lengths.size()) + 1}, offsets_of(o.lengths), DType::i32}};
-  record.results = {{"context", {rows, hidden}}, {.name = "lse", .shape = {o.heads, rows}, .cotangent = false}};
+  record.results = {{"context", {rows, hidden}}, {.name = "lse", .shape = {o.heads, rows}, .cotangent = false, .statistic = true}};
   record.gradients = {{"qkv"}};
   record.workspace = [=](DType dtype, Backend backend) {
     return dispatch(backend, [&]<Backend B>() { return attention_workspace<B>(rows, o.heads, o.head_dim, longest, 4, dtype); });
   };
   record.forward = [=](const Arguments& a, Stream& stream) {
-    attention_forward<Backend::cpu>({.qkv = a["qkv"],
-                                     .sequence_offsets = a["sequence_offsets"],
-                                     .context = a["context"],
-                                     .lse = a["lse"],
-                                     .workspace = a["workspace"],
-                                     .num_heads = o.heads,
-                                     .max_seq_len = longest,
-                                     .dropout = dropout_of(o),
-                                     .state = a.state},
-                                    stream);
+    dispatch(stream, [&]<Backend B>() {
+      attention_forward<B>({.qkv = a["qkv"],
+                            .sequence_offsets = a["sequence_offsets"],
+                            .context = a["context"],
+                            .lse = a["lse"],
+                            .workspace = a["workspace"],
+                            .num_heads = o.heads,
+                            .max_seq_len = longest,
+                            .dropout = dropout_of(o),
+                            .state = a.state},
+                           stream);
+    });
   };
   record.backward = [=](const Arguments& a, Stream& stream) {
-    attention_backward<Backend::cpu>({.qkv = a["qkv"],
-                                      .sequence_offsets = a["sequence_offsets"],
-                                      .context = a["context"],
-                                      .lse = a["lse"],
-                                      .dcontext = a["dcontext"],
-                                      .dqkv = a["dqkv"],
-                                      .dqkv_mode = a.mode("dqkv"),
-                                      .workspace = a["workspace"],
-                                      .num_heads = o.heads,
-                                      .max_seq_len = longest,
-                                      .dropout = dropout_of(o),
-                                      .state = a.state},
-                                     stream);
+    dispatch(stream, [&]<Backend B>() {
+      attention_backward<B>({.qkv = a["qkv"],
+                             .sequence_offsets = a["sequence_offsets"],
+                             .context = a["context"],
+                             .lse = a["lse"],
+                             .dcontext = a["dcontext"],
+                             .dqkv = a["dqkv"],
+                             .dqkv_mode = a.mode("dqkv"),
+                             .workspace = a["workspace"],
+                             .num_heads = o.heads,
+                             .max_seq_len = longest,
+                             .dropout = dropout_of(o),
+                             .state = a.state},
+                            stream);
+    });
   };
   record.naive_forward = [=](const Arguments& a) { naive_forward(a, o); };
   record.naive_backward = [=](const Arguments& a) { naive_backward(a, o); };
@@ -335,4 +340,22 @@ TEST_CASE("attention: bad input is named") {
   CHECK(error_of<ShapeError>([&] { run.backward(1); }) == "[attention] dcontext has shape (9, 24), expected (9, 8)");
   run.arguments().state = nullptr;
   CHECK(error_of<ConfigError>([&] { run.forward(1); }) == "[attention] expected a step state, got none");
+}
+
+// Lengths around the row groups of a product (8), a warp's rows (16), a step of the short kernels (32), a tile (64) and their limit.
+TEST_CASE("attention: the CUDA kernels for sequences of at most 128 tokens") {
+  for (const double drop_p : {0.0, 0.1}) {
+    check_device(attention_record({.lengths = {1, 2, 15, 16, 0, 17}, .spare = 3, .heads = 2, .head_dim = 64, .drop_p = drop_p}));
+    check_device(attention_record({.lengths = {63, 64, 65}, .spare = 1, .heads = 1, .head_dim = 64, .drop_p = drop_p}));
+    check_device(attention_record({.lengths = {100, 33, 127}, .heads = 1, .head_dim = 64, .drop_p = drop_p}));
+  }
+  check_device(attention_record({.lengths = {128, 31, 96}, .spare = 70, .heads = 3, .head_dim = 64}));
+  check_device(attention_record({.lengths = {1}, .heads = 2, .head_dim = 64, .drop_p = 0}));
+}
+
+// A tile has 64 rows, a block 128; 300 and 512 fill each of the two buffers several times.
+TEST_CASE("attention: the CUDA kernels for longer sequences") {
+  check_device(attention_record({.lengths = {129, 1, 64, 0, 200}, .spare = 5, .heads = 2, .head_dim = 64}));
+  check_device(attention_record({.lengths = {300, 17}, .heads = 1, .head_dim = 64, .drop_p = 0}));
+  check_device(attention_record({.lengths = {512}, .heads = 1, .head_dim = 64}));
 }
