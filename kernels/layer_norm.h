@@ -38,6 +38,8 @@ struct LayerNormBackward {
   const StepState* state = nullptr;
 };
 
+// CUDA backend: f32 or bf16, with mean, rstd, dgamma and dbeta in f32; 1 to 8,192 columns; where they are a multiple of 8 every
+// operand lies at a multiple of 16 bytes. dx or dresidual may be dy.
 template <Backend B> size_t layer_norm_backward_workspace(int64_t rows, int64_t cols, DType dtype);
 template <Backend B> void layer_norm_forward(const LayerNormForward& args, Stream& stream);
 template <Backend B> void layer_norm_backward(const LayerNormBackward& args, Stream& stream);

@@ -217,6 +217,16 @@ GradMode Arguments::mode(std::string_view gradient) const {
   return tensors.contains(gradient) ? GradMode::write : GradMode::none;
 }
 
+std::vector<Execution> executions(const OpRecord& record) {
+  std::vector<Execution> all{{DType::f64, Backend::cpu}, {DType::f32, Backend::cpu}};
+  if constexpr (kHasCudaBackend)
+    for (const DType dtype : record.device_dtypes) all.push_back({dtype, Backend::cuda});
+  return all;
+}
+std::string name_of(const Execution& execution) {
+  return std::string(electra::name_of(execution.dtype)) + (execution.backend == Backend::cpu ? " on the CPU" : " on the device");
+}
+
 struct Run::Memory {
   Arguments arguments;
   Backend backend = Backend::cpu;

@@ -91,6 +91,15 @@ struct OpRecord {
   double bf16_ulps = 4;             // k for bf16 runs: inputs are rounded to it first, so this bounds the kernel's own roundings
 };
 
+// Where an op runs and in what type.
+struct Execution {
+  DType dtype;
+  Backend backend;
+};
+// f64 and f32 on the CPU, and device_dtypes on the CUDA backend where the build has one.
+std::vector<Execution> executions(const OpRecord& record);
+std::string name_of(const Execution& execution);
+
 // One execution of a record in memory of its own.
 class Run {
  public:

@@ -1,7 +1,7 @@
 // dropout(x) + residual and LayerNorm.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <cstring>
 
 #include "kernels/core/error.h"
 #include "kernels/dispatch.h"
@@ -81,8 +81,11 @@ OpRecord record_of(const Options& o) {
                    {"gamma", {o.cols}, Random(2).normals(o.cols, 0.5, 1)},
                    {"beta", {o.cols}, Random(3).normals(o.cols, 0.5)},
                    {"sequence_offsets", {static_cast<int64_t>(o.offsets.size())}, o.offsets, DType::i32}};
-  record.results = {{"y", shape}, {"mean", {o.rows}, false}, {"rstd", {o.rows}, false}};
-  record.gradients = {{"x"}, {"gamma"}, {"beta"}};
+  record.results = {{"y", shape},
+                    {.name = "mean", .shape = {o.rows}, .cotangent = false, .statistic = true},
+                    {.name = "rstd", .shape = {o.rows}, .cotangent = false, .statistic = true}};
+  record.gradients = {{"x"}, {.of = "gamma", .parameter = true}, {.of = "beta", .parameter = true}};
+  record.device_dtypes = {DType::f32, DType::bf16};
   if (o.residual) {
     record.inputs.push_back({"residual", shape, Random(4).normals(shape.size(), 1.5)});
     record.gradients.push_back({"residual"});
@@ -92,19 +95,23 @@ OpRecord record_of(const Options& o) {
     return dispatch(backend, [&]<Backend B>() { return layer_norm_backward_workspace<B>(o.rows, o.cols, dtype); });
   };
   record.forward = [o, dropout](const Arguments& a, Stream& stream) {
-    layer_norm_forward<Backend::cpu>({.x = a["x"], .residual = a["residual"], .gamma = a["gamma"], .beta = a["beta"],
-                                      .sequence_offsets = a["sequence_offsets"], .y = a["y"], .sum = a["sum"],
-                                      .mean = a["mean"], .rstd = a["rstd"], .eps = o.eps, .dropout = dropout, .state = a.state},
-                                     stream);
+    dispatch(stream, [&]<Backend B>() {
+      layer_norm_forward<B>({.x = a["x"], .residual = a["residual"], .gamma = a["gamma"], .beta = a["beta"],
+                             .sequence_offsets = a["sequence_offsets"], .y = a["y"], .sum = a["sum"], .mean = a["mean"],
+                             .rstd = a["rstd"], .eps = o.eps, .dropout = dropout, .state = a.state},
+                            stream);
+    });
   };
   record.backward = [dropout](const Arguments& a, Stream& stream) {
-    layer_norm_backward<Backend::cpu>(
-        {.sum = a["sum"] ? a["sum"] : a["x"], .gamma = a["gamma"], .mean = a["mean"], .rstd = a["rstd"], .dy = a["dy"],
-         .sequence_offsets = a["sequence_offsets"], .dx = a["dx"], .dresidual = a["dresidual"], .dgamma = a["dgamma"],
-         .dbeta = a["dbeta"], .dx_mode = a.mode("dx"), .dresidual_mode = a.mode("dresidual"),
-         .dgamma_mode = a.mode("dgamma"), .dbeta_mode = a.mode("dbeta"), .workspace = a["workspace"], .dropout = dropout,
-         .state = a.state},
-        stream);
+    dispatch(stream, [&]<Backend B>() {
+      layer_norm_backward<B>(
+          {.sum = a["sum"] ? a["sum"] : a["x"], .gamma = a["gamma"], .mean = a["mean"], .rstd = a["rstd"], .dy = a["dy"],
+           .sequence_offsets = a["sequence_offsets"], .dx = a["dx"], .dresidual = a["dresidual"], .dgamma = a["dgamma"],
+           .dbeta = a["dbeta"], .dx_mode = a.mode("dx"), .dresidual_mode = a.mode("dresidual"),
+           .dgamma_mode = a.mode("dgamma"), .dbeta_mode = a.mode("dbeta"), .workspace = a["workspace"], .dropout = dropout,
+           .state = a.state},
+          stream);
+    });
   };
   record.naive_forward = [o, dropout](const Arguments& a) { naive_forward(a, o, dropout); };
   record.naive_backward = [o, dropout](const Arguments& a) { naive_backward(a, o, dropout); };
@@ -137,8 +144,59 @@ TEST_CASE("layer_norm: widths and numbers of rows") {
     check_op(record_of({.rows = 5, .cols = cols, .residual = true, .drop_p = 0.1, .offsets = {0, 2, 5}}));
   for (const int64_t rows : {1, 63, 64, 65, 129})
     check_op(record_of({.rows = rows, .cols = 20, .residual = true, .drop_p = 0.1, .offsets = {0, static_cast<double>(rows)}}));
-  for (const int64_t cols : {256, 768, 1024})
+  for (const int64_t cols : {256, 768, 1024}) {
     check_kernel(record_of({.rows = 130, .cols = cols, .residual = true, .drop_p = 0.1, .offsets = {0, 64, 128}}));
+    check_device(record_of({.rows = 20, .cols = cols, .residual = true, .drop_p = 0.1, .offsets = {0, 9, 18}}));
+  }
+}
+
+// The device's kernels have a layout for each range of widths, to 8,192 columns.
+TEST_CASE("layer_norm: widths where the device's layouts change") {
+  for (const int64_t cols : {56, 72, 120, 136, 248, 255, 264, 512, 520, 776, 1023, 1025, 1032, 8192})
+    check_device(record_of({.rows = 9, .cols = cols, .residual = true, .drop_p = 0.1, .offsets = {0, 3, 8}}));
+}
+
+// Backward's blocks stay and go over the rows: each three times here.
+TEST_CASE("layer_norm: more rows than the device's blocks take at a time") {
+  OpRecord wide = record_of({.rows = 270, .cols = 1032, .drop_p = 0.1, .offsets = {0, 269}}), odd = record_of({.rows = 2120, .cols = 257});
+  wide.device_dtypes = {DType::f32};
+  odd.device_dtypes = {DType::bf16};
+  check_device(wide);
+  check_device(odd);
+}
+
+// Between layers the gradient of a sum goes to both its operands, which may be one tensor; buffers are reused in place.
+TEST_CASE("layer_norm: backward in place") {
+  const OpRecord record = record_of({.rows = 20, .cols = 136, .residual = true, .drop_p = 0.2, .offsets = {0, 20}});
+  const OpRecord odd = record_of({.rows = 20, .cols = 131, .residual = true, .drop_p = 0.2, .offsets = {0, 20}});
+  for (const OpRecord& r : {record, odd})
+    for (const Execution& e : executions(r)) {
+      if (e.backend == Backend::cpu && e.dtype == DType::f64) continue;  // the oracle reads dy while it writes
+      INFO(r.name << ", " << name_of(e));
+      Run apart(r, e.dtype, {}, e.backend), in_place(r, e.dtype, {}, e.backend);
+      apart.forward();
+      apart.backward();
+      in_place.forward();
+      if (e.backend == Backend::cuda) {
+        in_place.arguments().tensors["dx"] = in_place.arguments()["dy"];
+        in_place.backward();
+        CHECK(in_place.bytes("dy") == apart.bytes("dx"));
+        CHECK(in_place.bytes("dresidual") == apart.bytes("dresidual"));
+        CHECK(in_place.bytes("dgamma") == apart.bytes("dgamma"));
+      }
+      Run same(r, e.dtype, {{"dresidual", GradMode::accumulate}}, e.backend);
+      same.forward();
+      same.arguments().tensors["dresidual"] = same.arguments()["dx"];
+      same.backward();
+      const std::vector<double> dx = apart.values("dx"), dresidual = apart.values("dresidual");
+      std::vector<double> sum(dx.size());
+      double most = 0;
+      for (size_t i = 0; i < sum.size(); ++i) {
+        sum[i] = dx[i] + dresidual[i];
+        most = std::max(most, std::abs(sum[i]));
+      }
+      check_close("dx and dresidual in one", same.values("dx"), sum, most * (e.dtype == DType::bf16 ? 0x1p-8 : 0x1p-23));
+    }
 }
 
 // Without a gradient to speak of: the mean is the row.
@@ -167,15 +225,15 @@ TEST_CASE("layer_norm: a constant row gives beta exactly") {
   for (const double value : {0.1, 3.3, 100.1, 12345.678, -7.7})
     for (const int64_t cols : {17, 40, 128, 256, 768, 1024})
       for (const bool residual : {false, true})
-        for (const DType dtype : {DType::f64, DType::f32}) {
+        for (const Execution& e : executions(record_of({}))) {
           OpRecord record = record_of({.rows = 3, .cols = cols, .residual = residual});
           record.inputs[0].values.assign(static_cast<size_t>(3 * cols), value);
           if (residual) record.inputs.back().values.assign(static_cast<size_t>(3 * cols), 0.7 * value);
-          Run run(record, dtype);
+          Run run(record, e.dtype, {}, e.backend);
           run.forward();
           run.backward();
           run.check_memory(true);
-          INFO(value << " over " << cols << " columns in " << name_of(dtype) << (residual ? ", with a residual" : ""));
+          INFO(value << " over " << cols << " columns in " << name_of(e) << (residual ? ", with a residual" : ""));
           const std::vector<double> y = run.values("y"), beta = run.values("beta");
           for (int64_t r = 0; r < 3; ++r) {
             CHECK(std::equal(beta.begin(), beta.end(), y.begin() + r * cols));
@@ -193,6 +251,7 @@ TEST_CASE("layer_norm: a first column far from the others") {
         OpRecord record = record_of({.rows = 4, .cols = cols, .drop_p = drop_p, .offsets = {0, 4}});
         for (int64_t r = 0; r < 4; ++r) record.inputs[0].values[static_cast<size_t>(r * cols)] = outlier;
         check_kernel(record);
+        check_device(record);
       }
 }
 
@@ -201,26 +260,29 @@ TEST_CASE("layer_norm: a mean far larger than the spread") {
   OpRecord record = record_of({.rows = 3, .cols = 64});
   record.inputs[0].values = Random(5).normals(3 * 64, 1, 4096);
   check_kernel(record);
+  check_device(record);
 }
 
 TEST_CASE("layer_norm: a row does not depend on the others") {
   const OpRecord record = record_of({.rows = 70, .cols = 48, .residual = true, .drop_p = 0.2, .offsets = {0, 70}});
-  Run whole(record, DType::f32);
-  whole.forward();
   OpRecord changed = record;
   for (size_t i = 0; i < changed.inputs[0].values.size(); ++i)
     if (i / 48 != 37) changed.inputs[0].values[i] = 9;
-  Run other(changed, DType::f32);
-  other.forward();
-  CHECK(std::memcmp(whole.arguments().data<float>("y") + 37 * 48, other.arguments().data<float>("y") + 37 * 48,
-                    48 * sizeof(float)) == 0);
+  for (const Execution& e : executions(record)) {
+    Run whole(record, e.dtype, {}, e.backend), other(changed, e.dtype, {}, e.backend);
+    whole.forward();
+    other.forward();
+    INFO(name_of(e));
+    const std::vector<double> y = whole.values("y"), of_other = other.values("y");
+    CHECK(std::equal(y.begin() + 37 * 48, y.begin() + 38 * 48, of_other.begin() + 37 * 48));
+  }
 }
 
 TEST_CASE("layer_norm: NaN shows, in its row alone") {
   OpRecord record = record_of({.rows = 3, .cols = 20});
   record.inputs[0].values[25] = std::nan("");
-  for (const DType dtype : {DType::f64, DType::f32}) {
-    Run run(record, dtype);
+  for (const Execution& e : executions(record)) {
+    Run run(record, e.dtype, {}, e.backend);
     run.forward();
     const std::vector<double> y = run.values("y");
     for (size_t i = 0; i < y.size(); ++i) CHECK(std::isnan(y[i]) == (i / 20 == 1));
@@ -229,8 +291,8 @@ TEST_CASE("layer_norm: NaN shows, in its row alone") {
 
 TEST_CASE("layer_norm: the sum may be absent in evaluation") {
   const OpRecord record = record_of({.rows = 5, .cols = 33, .residual = true});
-  for (const DType dtype : {DType::f64, DType::f32}) {
-    Run with(record, dtype), without(record, dtype);
+  for (const Execution& e : executions(record)) {
+    Run with(record, e.dtype, {}, e.backend), without(record, e.dtype, {}, e.backend);
     without.arguments().tensors.erase("sum");
     with.forward();
     without.forward();
@@ -273,4 +335,47 @@ TEST_CASE("layer_norm refuses what does not fit") {
 
   run.arguments().state = nullptr;
   CHECK(error_of<ConfigError>([&] { run.forward(); }) == "[layer_norm] expected a step state, got none");
+}
+
+TEST_CASE("layer_norm on the device refuses what does not fit") {
+  if constexpr (kHasCudaBackend) {
+    const OpRecord record = record_of({.rows = 4, .cols = 16, .residual = true, .drop_p = 0.1, .offsets = {0, 4}});
+    const auto error = [&](const char* name, const Shape& shape, DType dtype, int shift = 0) {
+      Run run(record, DType::bf16, {}, Backend::cuda);
+      run.forward();
+      Tensor& t = run.arguments().tensors.at(name);
+      t = {t.as<std::byte>() + shift, shape, dtype};
+      return error_of<ShapeError>([&] {
+        run.forward();
+        run.backward();
+      });
+    };
+    CHECK(error("gamma", {15}, DType::bf16) == "[layer_norm] gamma has shape (15), expected (16)");
+    CHECK(error("y", {4, 15}, DType::bf16) == "[layer_norm] y has shape (4, 15), expected (4, 16)");
+    CHECK(error("mean", {4}, DType::bf16) == "[layer_norm] mean has type bf16, expected f32");
+    CHECK(error("sum", {4, 16}, DType::f32) == "[layer_norm] sum has type f32, expected bf16");
+    CHECK(error("sequence_offsets", {2}, DType::i64) == "[layer_norm] sequence_offsets has type i64, expected i32");
+    CHECK(error("dx", {4, 17}, DType::bf16) == "[layer_norm] dx has shape (4, 17), expected (4, 16)");
+    CHECK(error("dgamma", {16}, DType::bf16) == "[layer_norm] dgamma has type bf16, expected f32");
+    CHECK(error("dresidual", {4, 16}, DType::bf16, 8) == "[layer_norm] dresidual lies at an address that is no multiple of 16 bytes");
+    CHECK(error("workspace", {64}, DType::u8) == "[layer_norm] workspace has 64 bytes, expected at least 256");
+    CHECK(error_of<ShapeError>([&] { layer_norm_backward_workspace<Backend::cuda>(4, 8200, DType::f32); }) ==
+          "[layer_norm] expected rows of 1 to 8192 columns on this device, got 8200");
+    Run stateless(record, DType::f32, {}, Backend::cuda);
+    stateless.arguments().state = nullptr;
+    CHECK(error_of<ConfigError>([&] { stateless.forward(); }) == "[layer_norm] expected a step state, got none");
+  }
+}
+
+// No rows: parameters still get their gradient, which is zero.
+TEST_CASE("layer_norm: no rows") {
+  const OpRecord record = record_of({.rows = 0, .cols = 16});
+  for (const Execution& e : executions(record)) {
+    Run run(record, e.dtype, {}, e.backend);
+    run.forward();
+    run.backward();
+    INFO(name_of(e));
+    for (const char* name : {"dgamma", "dbeta"})
+      for (const double g : run.values(name)) CHECK(g == 0);
+  }
 }

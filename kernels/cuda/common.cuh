@@ -1,5 +1,7 @@
 // What the CUDA kernels share: element types, gradient modes, places of rows, dropout by coordinates. Host and device code.
 #pragma once
+#include <algorithm>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -26,6 +28,32 @@ template <class F> void dispatch_bool(bool value, F f) {
   else f.template operator()<false>();
 }
 
+// Throws ShapeError unless sequence_offsets are (sequences + 1) i32. What they hold only the device knows.
+inline void check_offsets(std::string_view op, const Tensor& offsets) {
+  check_operand(op, "sequence_offsets", offsets, {std::max<int64_t>(1, offsets.size())}, DType::i32);
+}
+
+// Throws ShapeError unless the operand's address suits 16-byte accesses.
+inline void check_aligned(std::string_view op, std::string_view what, const Tensor& operand) {
+  if (reinterpret_cast<uintptr_t>(operand.data) % 16 != 0)
+    throw ShapeError(op, std::string(what) + " lies at an address that is no multiple of 16 bytes");
+}
+
+// Hands out the pieces of a workspace, each at a multiple of 256 bytes.
+class Scratch {
+ public:
+  explicit Scratch(const Tensor& workspace) : next_(workspace.as<std::byte>()) {}
+  template <class T> T* take(int64_t n) {
+    T* p = reinterpret_cast<T*>(next_);
+    next_ += bytes<T>(n);
+    return p;
+  }
+  template <class T> static size_t bytes(int64_t n) { return ceil_div<size_t>(static_cast<size_t>(n) * sizeof(T), 256) * 256; }
+
+ private:
+  std::byte* next_;
+};
+
 // gradient[i] = value, or += value, as the mode says; nothing for none.
 template <class T> __device__ inline void put(T* gradient, float value, GradMode mode) {
   if (mode == GradMode::write) *gradient = from_float<T>(value);
@@ -36,6 +64,8 @@ template <class T> __device__ inline void put(T* gradient, float value, GradMode
 struct Sequences {
   const int32_t* offsets = nullptr;  // (count + 1)
   int count = 0;
+  // Rows before the last offset.
+  __device__ int used_rows() const { return offsets[count]; }
   static Sequences of(const Tensor& sequence_offsets) {
     return {sequence_offsets.as<int32_t>(), sequence_offsets ? static_cast<int>(sequence_offsets.size() - 1) : 0};
   }
