@@ -29,6 +29,7 @@ struct GradNormArgs {
   Tensor workspace;   // grad_norm_workspace() bytes
   double clip_norm = 1.0;
 };
+// CUDA backend: grad and loss f32, grad at a multiple of 16 bytes; two launches.
 template <Backend B> size_t grad_norm_workspace(int64_t elements);
 template <Backend B> void grad_norm(const GradNormArgs& args, Stream& stream);
 
@@ -44,6 +45,7 @@ struct AdamW {
   bool bias_correction = false;
   const StepState* state = nullptr;
 };
+// CUDA backend: f32, every buffer at a multiple of 16 bytes; one launch. Everything pointed to lies in the memory of its kernels.
 template <Backend B> void adamw(const AdamW& args, Stream& stream);
 
 }  // namespace electra
