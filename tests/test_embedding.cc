@@ -102,31 +102,38 @@ OpRecord record_of(const Options& o) {
                    {"segment", {o.segments, o.cols}, Random(5).normals(o.segments * o.cols)},
                    {"gamma", {o.cols}, Random(6).normals(o.cols, 0.5, 1)},
                    {"beta", {o.cols}, Random(7).normals(o.cols)}};
-  record.results = {{"y", {o.capacity, o.cols}}, {"mean", {o.capacity}, false}, {"rstd", {o.capacity}, false}};
+  record.results = {{"y", {o.capacity, o.cols}},
+                    {.name = "mean", .shape = {o.capacity}, .cotangent = false, .statistic = true},
+                    {.name = "rstd", .shape = {o.capacity}, .cotangent = false, .statistic = true}};
+  record.device_dtypes = {DType::f32, DType::bf16};
   // Nothing comes back from rows beyond the last offset.
   std::vector<double> dy = Random(8).normals(o.capacity * o.cols);
   std::fill(dy.begin() + static_cast<int64_t>(o.offsets.back()) * o.cols, dy.end(), 0.0);
   record.results[0].cotangent_values = dy;
-  record.gradients = {{"word"}, {"position"}, {"segment"}, {"gamma"}, {"beta"}};
+  for (const char* parameter : {"word", "position", "segment", "gamma", "beta"}) record.gradients.push_back({.of = parameter, .parameter = true});
   record.workspace = [o](DType dtype, Backend backend) {
     return dispatch(backend, [&]<Backend B>() { return embedding_backward_workspace<B>(o.capacity, o.vocab, o.cols, dtype); });
   };
   record.forward = [dropout](const Arguments& a, Stream& stream) {
-    embedding_forward<Backend::cpu>(
-        {.ids = a["ids"], .segments = a["segments"], .sequence_offsets = a["sequence_offsets"], .word = a["word"],
-         .position = a["position"], .segment = a["segment"], .gamma = a["gamma"], .beta = a["beta"], .y = a["y"],
-         .mean = a["mean"], .rstd = a["rstd"], .dropout = dropout, .state = a.state},
-        stream);
+    dispatch(stream, [&]<Backend B>() {
+      embedding_forward<B>(
+          {.ids = a["ids"], .segments = a["segments"], .sequence_offsets = a["sequence_offsets"], .word = a["word"],
+           .position = a["position"], .segment = a["segment"], .gamma = a["gamma"], .beta = a["beta"], .y = a["y"],
+           .mean = a["mean"], .rstd = a["rstd"], .dropout = dropout, .state = a.state},
+          stream);
+    });
   };
   record.backward = [dropout](const Arguments& a, Stream& stream) {
-    embedding_backward<Backend::cpu>(
-        {.ids = a["ids"], .segments = a["segments"], .sequence_offsets = a["sequence_offsets"], .word = a["word"],
-         .position = a["position"], .segment = a["segment"], .gamma = a["gamma"], .mean = a["mean"], .rstd = a["rstd"],
-         .dy = a["dy"], .dword = a["dword"], .dposition = a["dposition"], .dsegment = a["dsegment"], .dgamma = a["dgamma"],
-         .dbeta = a["dbeta"], .dword_mode = a.mode("dword"), .dposition_mode = a.mode("dposition"),
-         .dsegment_mode = a.mode("dsegment"), .dgamma_mode = a.mode("dgamma"), .dbeta_mode = a.mode("dbeta"),
-         .workspace = a["workspace"], .dropout = dropout, .state = a.state},
-        stream);
+    dispatch(stream, [&]<Backend B>() {
+      embedding_backward<B>(
+          {.ids = a["ids"], .segments = a["segments"], .sequence_offsets = a["sequence_offsets"], .word = a["word"],
+           .position = a["position"], .segment = a["segment"], .gamma = a["gamma"], .mean = a["mean"], .rstd = a["rstd"],
+           .dy = a["dy"], .dword = a["dword"], .dposition = a["dposition"], .dsegment = a["dsegment"], .dgamma = a["dgamma"],
+           .dbeta = a["dbeta"], .dword_mode = a.mode("dword"), .dposition_mode = a.mode("dposition"),
+           .dsegment_mode = a.mode("dsegment"), .dgamma_mode = a.mode("dgamma"), .dbeta_mode = a.mode("dbeta"),
+           .workspace = a["workspace"], .dropout = dropout, .state = a.state},
+          stream);
+    });
   };
   record.naive_forward = [o, dropout](const Arguments& a) { naive_forward(a, o, dropout); };
   record.naive_backward = [o, dropout](const Arguments& a) { naive_backward(a, o, dropout); };
@@ -162,8 +169,58 @@ TEST_CASE("embedding: sizes of ELECTRA") {
   const OpRecord record = record_of({.capacity = 200, .vocab = 700, .positions = 128, .cols = 128, .offsets = offsets, .drop_p = 0.1});
   check_kernel(record);
   check_determinism(record);
-  for (const int64_t cols : {256, 768, 1024})
+  check_device(record);
+  for (const int64_t cols : {256, 768, 1024}) {
     check_kernel(record_of({.capacity = 70, .vocab = 40, .positions = 64, .cols = cols, .offsets = {0, 64, 66}, .drop_p = 0.1}));
+    check_device(record_of({.capacity = 20, .vocab = 9, .positions = 12, .cols = cols, .offsets = {0, 12, 18}, .drop_p = 0.1}));
+  }
+}
+
+std::vector<double> offsets_of(int64_t sequences, int64_t length) {
+  std::vector<double> offsets;
+  for (int64_t i = 0; i <= sequences; ++i) offsets.push_back(static_cast<double>(i * length));
+  return offsets;
+}
+
+// The device's kernels have a layout for each range of widths; tables are added up in tiles of 128 columns.
+TEST_CASE("embedding: widths where the device's layouts change") {
+  for (const int64_t cols : {4, 64, 72, 132, 260, 512, 1032})
+    check_device(record_of({.capacity = 9, .cols = cols, .offsets = {0, 3, 8}, .drop_p = 0.1}));
+}
+
+// Three digits of the sort, and five blocks of it; rows of one token over many warps, and over more parts than a warp looks at
+// at once; more positions than blocks.
+TEST_CASE("embedding: many rows, a large vocabulary and frequent tokens on the device") {
+  OpRecord record = record_of({.capacity = 2560, .vocab = 66000, .positions = 300, .cols = 8, .offsets = offsets_of(10, 251), .drop_p = 0.1});
+  std::vector<double>& ids = record.inputs[0].values;
+  Random random(9);
+  for (double& id : ids)
+    if (random.uniform() < 0.55) id = 65537;
+    else if (random.uniform() < 0.2) id = 258;
+  ids[0] = 65999;
+  ids[1] = 0;
+  check_device(record);
+}
+
+// More rows than the sort's blocks take with the fewest rows a warp, and than backward's blocks take at a time, seven times over.
+TEST_CASE("embedding: a batch of 33,000 rows on the device") {
+  if constexpr (kHasCudaBackend) {
+    const OpRecord record = record_of({.capacity = 33000, .vocab = 300, .positions = 512, .cols = 3, .offsets = offsets_of(65, 507)});
+    Run exact(record, DType::f64), run(record, DType::f32, {}, Backend::cuda);
+    for (Run* r : {&exact, &run}) {
+      r->forward();
+      r->backward();
+      r->check_memory(true);
+    }
+    // A hundred thousand numbers of magnitude one, added in fp32 in parts of at most a few hundred.
+    for (const char* name : {"dword", "dposition", "dsegment", "dgamma", "dbeta"}) {
+      const std::vector<double> expected = exact.values(name);
+      double most = 0;
+      for (const double g : expected) most = std::max(most, std::abs(g));
+      CHECK(most > 0);
+      check_close(name, run.values(name), expected, 3e-5 * most);
+    }
+  }
 }
 
 // One id in every row: the longest sum that the table's gradient can have.
@@ -172,20 +229,21 @@ TEST_CASE("embedding: a single id") {
   record.inputs[0].values.assign(150, 7);
   check_kernel(record);
   check_determinism(record);
+  check_device(record);
 }
 
 TEST_CASE("embedding: a constant row gives beta exactly") {
   for (const int64_t cols : {40, 128, 768})
-    for (const DType dtype : {DType::f64, DType::f32}) {
+    for (const Execution& e : executions(record_of({}))) {
       OpRecord record = record_of({.cols = cols});
       for (const char* table : {"word", "position", "segment"})
         for (Input& input : record.inputs)
           if (input.name == table) input.values.assign(input.values.size(), 3.3);
-      Run run(record, dtype);
+      Run run(record, e.dtype, {}, e.backend);
       run.forward();
       run.backward();
       run.check_memory(true);
-      INFO(cols << " columns in " << name_of(dtype));
+      INFO(cols << " columns in " << name_of(e));
       const std::vector<double> y = run.values("y"), beta = run.values("beta");
       for (int64_t r = 0; r < 8; ++r) CHECK(std::equal(beta.begin(), beta.end(), y.begin() + r * cols));
       for (const double d : run.values("dword")) REQUIRE(std::isfinite(d));
@@ -194,8 +252,8 @@ TEST_CASE("embedding: a constant row gives beta exactly") {
 
 TEST_CASE("embedding: rows of the tables that no token mentions get exactly zero") {
   OpRecord record = record_of({.vocab = 600, .positions = 9});
-  for (const DType dtype : {DType::f64, DType::f32}) {
-    Run run(record, dtype);
+  for (const Execution& e : executions(record)) {
+    Run run(record, e.dtype, {}, e.backend);
     run.forward();
     run.backward();
     const std::vector<double> ids = run.values("ids"), dword = run.values("dword"), dposition = run.values("dposition");
@@ -279,4 +337,49 @@ TEST_CASE("embedding refuses what does not fit") {
   Run stateless(record, DType::f32);
   stateless.arguments().state = nullptr;
   CHECK(error_of<ConfigError>([&] { stateless.forward(); }) == "[embedding] expected a step state, got none");
+}
+
+// Nothing to read; what is asked for is still written.
+TEST_CASE("embedding: no rows, and none that are used") {
+  for (const int64_t capacity : {0, 5}) {
+    const OpRecord record = record_of({.capacity = capacity, .offsets = {0, 0}});
+    for (const Execution& e : executions(record)) {
+      Run run(record, e.dtype, {}, e.backend);
+      run.forward();
+      run.backward();
+      run.check_memory(true);
+      INFO(capacity << " rows, " << name_of(e));
+      for (const char* name : {"dword", "dposition", "dsegment", "dgamma", "dbeta"})
+        for (const double g : run.values(name)) CHECK(g == 0);
+    }
+  }
+}
+
+TEST_CASE("embedding on the device refuses what does not fit") {
+  if constexpr (kHasCudaBackend) {
+    const OpRecord record = record_of({.drop_p = 0.1});
+    const auto error = [&](const char* name, const Shape& shape, DType dtype, int shift = 0) {
+      Run run(record, DType::bf16, {}, Backend::cuda);
+      run.forward();
+      Tensor& t = run.arguments().tensors.at(name);
+      t = {t.as<std::byte>() + shift, shape, dtype};
+      return error_of<ShapeError>([&] {
+        run.forward();
+        run.backward();
+      });
+    };
+    CHECK(error("ids", {8}, DType::i64) == "[embedding] ids has type i64, expected i32");
+    CHECK(error("position", {6, 15}, DType::bf16) == "[embedding] position has shape (6, 15), expected (6, 16)");
+    CHECK(error("segment", {9, 16}, DType::bf16) == "[embedding] segment has shape (9, 16), expected 1 to 8 rows");
+    CHECK(error("rstd", {8}, DType::bf16) == "[embedding] rstd has type bf16, expected f32");
+    CHECK(error("beta", {17}, DType::bf16) == "[embedding] beta has shape (17), expected (16)");
+    CHECK(error("y", {8, 16}, DType::f32) == "[embedding] y has type f32, expected bf16");
+    CHECK(error("dy", {8, 15}, DType::bf16) == "[embedding] dy has shape (8, 15), expected (8, 16)");
+    CHECK(error("dword", {11, 16}, DType::bf16) == "[embedding] dword has type bf16, expected f32");
+    CHECK(error("dsegment", {2, 16}, DType::f32, 4) == "[embedding] dsegment lies at an address that is no multiple of 16 bytes");
+    CHECK(error("workspace", {64}, DType::u8).starts_with("[embedding] workspace has 64 bytes, expected at least "));
+    Run stateless(record, DType::f32, {}, Backend::cuda);
+    stateless.arguments().state = nullptr;
+    CHECK(error_of<ConfigError>([&] { stateless.forward(); }) == "[embedding] expected a step state, got none");
+  }
 }
