@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/core/bf16.h"
 #include "kernels/core/error.h"
 #include "kernels/core/philox.h"
 #include "kernels/dispatch.h"
@@ -123,62 +124,79 @@ OpRecord masked_lm_record(const Options& o) {
                                              {"rows", {o.slots}, rows, DType::i32},
                                              {"weights", {o.slots}, weights, DType::f32},
                                              {"sequence_offsets", {3}, {0, static_cast<double>(o.slots), static_cast<double>(2 * o.slots)}, DType::i32}});
-  // Name, shape, whether it has a cotangent, type, comparison.
-  record.results = {{"loss", {1}, !o.uniform},
-                    {"lse", {o.slots}, false},
-                    {"sampled_ids", {o.slots}, false, DType::i32, Compare::exact},
-                    {"sums", {kMaskedLmSums}, false, DType::f64}};
-  if (o.keep_logits) record.results.push_back({"logits", {o.slots, o.vocab}, false});
+  record.results = {{.name = "loss", .shape = {1}, .cotangent = !o.uniform, .statistic = true},
+                    {.name = "lse", .shape = {o.slots}, .cotangent = false, .statistic = true},
+                    {.name = "sampled_ids", .shape = {o.slots}, .cotangent = false, .dtype = DType::i32, .compare = Compare::exact},
+                    {.name = "sums", .shape = {kMaskedLmSums}, .cotangent = false, .dtype = DType::f64}};
+  if (o.keep_logits) record.results.push_back({.name = "logits", .shape = {o.slots, o.vocab}, .cotangent = false, .statistic = true});
+  record.device_dtypes = {DType::f32};
+  if (!o.uniform) record.device_dtypes.push_back(DType::bf16);
   record.workspace = [=](DType dtype, Backend backend) {
     return dispatch(backend, [&]<Backend B>() { return masked_lm_workspace<B>(o.slots, o.vocab, o.uniform ? 0 : o.cols, 4, dtype); });
   };
   record.state.masked_lm_denominator = 3.5;
   record.forward = [=](const Arguments& a, Stream& stream) {
-    masked_lm_forward<Backend::cpu>({.hidden = a["hidden"],
-                                     .word = a["word"],
-                                     .bias = a["bias"],
-                                     .targets = a["targets"],
-                                     .rows = a["rows"],
-                                     .weights = a["weights"],
-                                     .sequence_offsets = a["sequence_offsets"],
-                                     .loss = a["loss"],
-                                     .lse = a["lse"],
-                                     .sampled_ids = a["sampled_ids"],
-                                     .sums = a["sums"],
-                                     .logits = a["logits"],
-                                     .workspace = a["workspace"],
-                                     .vocab_size = o.vocab,
-                                     .temperature = o.temperature,
-                                     .disallow_correct = o.disallow_correct,
-                                     .uniform = o.uniform,
-                                     .site = o.site,
-                                     .state = a.state},
-                                    stream);
+    dispatch(stream, [&]<Backend B>() {
+      masked_lm_forward<B>({.hidden = a["hidden"],
+                            .word = a["word"],
+                            .bias = a["bias"],
+                            .targets = a["targets"],
+                            .rows = a["rows"],
+                            .weights = a["weights"],
+                            .sequence_offsets = a["sequence_offsets"],
+                            .loss = a["loss"],
+                            .lse = a["lse"],
+                            .sampled_ids = a["sampled_ids"],
+                            .sums = a["sums"],
+                            .logits = a["logits"],
+                            .workspace = a["workspace"],
+                            .vocab_size = o.vocab,
+                            .temperature = o.temperature,
+                            .disallow_correct = o.disallow_correct,
+                            .uniform = o.uniform,
+                            .site = o.site,
+                            .state = a.state},
+                           stream);
+    });
   };
   if (o.uniform) return record;
-  record.gradients = {{"hidden"}, {"word"}, {"bias"}};
+  record.gradients = {{.of = "hidden"}, {.of = "word", .parameter = true}, {.of = "bias", .parameter = true}};
   record.backward = [](const Arguments& a, Stream& stream) {
-    masked_lm_backward<Backend::cpu>({.hidden = a["hidden"],
-                                      .word = a["word"],
-                                      .bias = a["bias"],
-                                      .targets = a["targets"],
-                                      .weights = a["weights"],
-                                      .lse = a["lse"],
-                                      .dloss = a["dloss"],
-                                      .dhidden = a["dhidden"],
-                                      .dword = a["dword"],
-                                      .dbias = a["dbias"],
-                                      .dhidden_mode = a.mode("dhidden"),
-                                      .dword_mode = a.mode("dword"),
-                                      .dbias_mode = a.mode("dbias"),
-                                      .workspace = a["workspace"],
-                                      .state = a.state},
-                                     stream);
+    dispatch(stream, [&]<Backend B>() {
+      masked_lm_backward<B>({.hidden = a["hidden"],
+                             .word = a["word"],
+                             .bias = a["bias"],
+                             .targets = a["targets"],
+                             .weights = a["weights"],
+                             .lse = a["lse"],
+                             .dloss = a["dloss"],
+                             .dhidden = a["dhidden"],
+                             .dword = a["dword"],
+                             .dbias = a["dbias"],
+                             .dhidden_mode = a.mode("dhidden"),
+                             .dword_mode = a.mode("dword"),
+                             .dbias_mode = a.mode("dbias"),
+                             .workspace = a["workspace"],
+                             .state = a.state},
+                            stream);
+    });
   };
   record.naive_forward = [=](const Arguments& a) { naive_forward(a, o); };
   record.naive_backward = [=](const Arguments& a) { naive_backward(a, o); };
   return record;
 }
+
+// What tests of values run on: both types of the CPU, and what the CUDA kernels take where the build has them.
+struct Place {
+  DType dtype;
+  Backend backend;
+};
+std::vector<Place> places() {
+  std::vector<Place> all{{DType::f64, Backend::cpu}, {DType::f32, Backend::cpu}};
+  if (kHasCudaBackend) all.insert(all.end(), {{DType::f32, Backend::cuda}, {DType::bf16, Backend::cuda}});
+  return all;
+}
+Run run_on(const OpRecord& record, const Place& place) { return Run(record, place.dtype, {}, place.backend); }
 
 std::vector<double>& input(OpRecord& record, const std::string& name) {
   return std::find_if(record.inputs.begin(), record.inputs.end(), [&](const Input& i) { return i.name == name; })->values;
@@ -263,6 +281,31 @@ TEST_CASE("masked_lm: the kernel at every edge of a vector, a chunk of ids and a
   // More than 16 chunks: a partial gradient of hidden covers two of them.
   check_kernel(masked_lm_record({.slots = 6, .vocab = 9000, .cols = 33, .disallow_correct = true}));
   check_kernel(masked_lm_record({.slots = 40, .vocab = 3000, .uniform = true}));
+}
+
+// Tiles are 128 slots by 64 ids, chunks 512 ids in forward and 2,048 in backward; a stage takes 64 or 128 columns of width and is
+// double-buffered. Widths that 8 does not divide have no tensor-core form.
+TEST_CASE("masked_lm: the CUDA kernels at every edge of a tile, a chunk and a stage") {
+  for (const int64_t vocab : {2, 63, 64, 65, 511, 513, 1100}) check_device(masked_lm_record({.slots = 7, .vocab = vocab, .cols = 16}));
+  for (const int64_t slots : {1, 15, 17, 128, 300}) check_device(masked_lm_record({.slots = slots, .vocab = 100, .cols = 40}));
+  for (const int64_t cols : {8, 64, 65, 72, 128, 136, 264}) {
+    OpRecord record = masked_lm_record({.slots = 20, .vocab = 200, .cols = cols});
+    record.ulps = 4;  // lse, about 6, is kept in fp32: a relative error of 2^-22 in every probability
+    check_device(record);
+  }
+}
+
+TEST_CASE("masked_lm: the CUDA kernels at real widths, and with more than one part of dhidden") {
+  const auto check = [](const Options& options, std::vector<DType> types) {
+    OpRecord record = masked_lm_record(options);
+    record.device_dtypes = std::move(types);
+    check_device(record);
+  };
+  check({.slots = 140, .vocab = 600, .cols = 128, .temperature = 0.7, .disallow_correct = true}, {DType::f32, DType::bf16});
+  check({.slots = 19, .vocab = 4200, .cols = 64, .keep_logits = false}, {DType::bf16});
+  check({.slots = 5, .vocab = 130, .cols = 768}, {DType::bf16});
+  check_device(masked_lm_record({.slots = 40, .vocab = 3000, .uniform = true}));
+  check_device(masked_lm_record({.slots = 300, .vocab = 7, .disallow_correct = true, .uniform = true}));
 }
 
 TEST_CASE("masked_lm: the same bits with 1, 2 and 4 threads") {
@@ -351,13 +394,13 @@ TEST_CASE("masked_lm: samples change with step, seed and sequence, and not with 
 }
 
 TEST_CASE("masked_lm: equal logits: lse is ln V and ties go to the smaller id") {
-  OpRecord record = masked_lm_record({.slots = 4, .vocab = 1040, .cols = 3});
-  input(record, "word").assign(1040 * 3, 0.5);
+  OpRecord record = masked_lm_record({.slots = 4, .vocab = 1040, .cols = 8});
+  input(record, "word").assign(1040 * 8, 0.5);
   input(record, "bias").assign(1040, 0.25);
   input(record, "targets") = {0, 1, 0, 512};
   input(record, "weights").assign(4, 1);
-  for (const DType dtype : {DType::f64, DType::f32}) {
-    Run run(record, dtype);
+  for (const Place& place : places()) {
+    Run run = run_on(record, place);
     run.forward();
     const std::vector<double> lse = run.values("lse"), sums = run.values("sums"), logits = run.values("logits");
     for (size_t i = 0; i < 4; ++i) CHECK(lse[i] - logits[i * 1040] == Approx(std::log(1040.0)).epsilon(1e-6));
@@ -367,49 +410,46 @@ TEST_CASE("masked_lm: equal logits: lse is ln V and ties go to the smaller id") 
   }
   // Ids 5, 19, 35 and 600 share the largest logit: lanes and chunks see them in another order.
   for (const int64_t id : {5, 19, 35, 600}) input(record, "bias")[static_cast<size_t>(id)] = 2;
-  input(record, "targets") = {5, 19, 35, 600};
-  for (const DType dtype : {DType::f64, DType::f32}) {
-    Run run(record, dtype);
-    run.forward();
-    CHECK(run.values("sums")[1] == 1);
+  for (const auto& [targets, right] : {std::pair{std::vector<double>{5, 19, 35, 600}, 1}, {{5, 5, 5, 5}, 4}, {{19, 35, 600, 0}, 0}}) {
+    input(record, "targets") = targets;
+    for (const Place& place : places()) {
+      Run run = run_on(record, place);
+      run.forward();
+      CHECK(run.values("sums")[1] == right);
+    }
   }
-  input(record, "targets") = {5, 5, 5, 5};
-  Run run(record, DType::f32);
-  run.forward();
-  CHECK(run.values("sums")[1] == 4);
 }
 
 TEST_CASE("masked_lm: logits of 1e4 and more neither overflow nor make a NaN") {
-  OpRecord record = masked_lm_record({.slots = 9, .vocab = 700, .cols = 8});
-  for (double& h : input(record, "hidden")) h *= 5000;
-  check_kernel(record);
-  Run run(record, DType::f32);
-  run.forward();
-  const std::vector<double> logits = run.values("logits");
-  CHECK(*std::max_element(logits.begin(), logits.end()) > 1e4);
-  CHECK(*std::min_element(logits.begin(), logits.end()) < -1e4);
+  for (const int64_t cols : {5, 8}) {
+    OpRecord record = masked_lm_record({.slots = 9, .vocab = 700, .cols = cols});
+    for (double& h : input(record, "hidden")) h *= 5000;
+    check_kernel(record);
+    check_device(record);
+    Run run(record, DType::f32);
+    run.forward();
+    const std::vector<double> logits = run.values("logits");
+    CHECK(*std::max_element(logits.begin(), logits.end()) > 1e4);
+    CHECK(*std::min_element(logits.begin(), logits.end()) < -1e4);
+  }
 }
 
 TEST_CASE("masked_lm: unused slots read nothing, and without a used slot all is zero") {
-  OpRecord record = masked_lm_record({.slots = 10, .vocab = 80, .cols = 4});
-  Run clean(record, DType::f32);
-  clean.forward();
-  clean.backward();
+  OpRecord record = masked_lm_record({.slots = 10, .vocab = 80, .cols = 8});
+  OpRecord wild_record = record, none_record = record;
   for (const int64_t slot : {4, 9})
-    for (int64_t c = 0; c < 4; ++c) input(record, "hidden")[static_cast<size_t>(slot * 4 + c)] = 1e38;
-  Run wild(record, DType::f32);
-  wild.forward();
-  wild.backward();
-  for (const char* name : {"loss", "lse", "sampled_ids", "sums", "dhidden", "dword", "dbias"}) CHECK(wild.values(name) == clean.values(name));
-
-  input(record, "weights").assign(10, 0);
-  for (const DType dtype : {DType::f64, DType::f32}) {
-    Run none(record, dtype);
-    none.forward();
-    none.backward();
-    none.check_memory(true);
+    for (int64_t c = 0; c < 8; ++c) input(wild_record, "hidden")[static_cast<size_t>(slot * 8 + c)] = 1e38;
+  input(none_record, "weights").assign(10, 0);
+  for (const Place& place : places()) {
+    Run clean = run_on(record, place), wild = run_on(wild_record, place), none = run_on(none_record, place);
+    for (Run* run : {&clean, &wild, &none}) {
+      run->forward();
+      run->backward();
+      run->check_memory(true);
+    }
     for (const char* name : {"loss", "lse", "sampled_ids", "sums", "dhidden", "dword", "dbias"}) {
       INFO(name);
+      CHECK(wild.values(name) == clean.values(name));
       const std::vector<double> v = none.values(name);
       CHECK(std::all_of(v.begin(), v.end(), [](double x) { return x == 0; }));
     }
@@ -417,13 +457,74 @@ TEST_CASE("masked_lm: unused slots read nothing, and without a used slot all is 
 }
 
 TEST_CASE("masked_lm: a NaN in the logits reaches the loss, and the sample stays an id") {
-  OpRecord record = masked_lm_record({.slots = 2, .vocab = 100, .cols = 4, .keep_logits = false});
-  input(record, "hidden").assign(8, NAN);
-  for (const DType dtype : {DType::f64, DType::f32}) {
-    Run run(record, dtype);
-    run.forward();
-    CHECK(std::isnan(run.values("loss")[0]));
-    for (const double id : run.values("sampled_ids")) CHECK((id >= 0 && id < 100));
+  for (const int64_t cols : {4, 8}) {
+    OpRecord record = masked_lm_record({.slots = 2, .vocab = 100, .cols = cols, .keep_logits = false});
+    input(record, "hidden").assign(static_cast<size_t>(2 * cols), NAN);
+    for (const Place& place : places()) {
+      Run run = run_on(record, place);
+      run.forward();
+      CHECK(std::isnan(run.values("loss")[0]));
+      for (const double id : run.values("sampled_ids")) CHECK((id >= 0 && id < 100));
+    }
+  }
+}
+
+// A slot's two best perturbed logits from given logits, in double; first of all the id that wins.
+struct BestTwo {
+  int64_t id;
+  double margin;
+};
+BestTwo best_two(const std::vector<double>& logits, int64_t slot, const Options& o, const StepState& state) {
+  BestTwo best{0, INFINITY};
+  double top = -INFINITY;
+  for (int64_t v = 0; v < o.vocab; ++v) {
+    const uint32_t draw = philox(state.seed ^ o.site, {state.step, state.first_sequence, static_cast<uint32_t>(slot), static_cast<uint32_t>(v / 4)}).word[v % 4];
+    const double z = logits[static_cast<size_t>(slot * o.vocab + v)] / o.temperature - std::log(-std::log(static_cast<double>(uniform_open(draw))));
+    if (z > top) best = {v, z - top};
+    else best.margin = std::min(best.margin, top - z);
+    top = std::max(top, z);
+  }
+  return best;
+}
+
+// CPU and CUDA kernels differ in the last bits of logits and noise: the samples may differ where the two best perturbed logits are
+// closer than that, and only there. Few such slots are expected, and they are counted.
+TEST_CASE("masked_lm: CPU and CUDA kernels draw the same samples but for near-ties") {
+  if (!kHasCudaBackend) return;
+  for (const auto& [cols, temperature] : {std::pair{16, 1.0}, {128, 0.6}}) {
+    const Options o{.slots = 300, .vocab = 1100, .cols = cols, .temperature = temperature};
+    OpRecord record = masked_lm_record(o);
+    input(record, "weights").assign(300, 1);
+    std::iota(input(record, "rows").begin(), input(record, "rows").end(), 0);
+    input(record, "sequence_offsets") = {0, 300, 300};
+    for (const char* name : {"hidden", "word", "bias"})  // the same numbers for both types
+      for (double& x : input(record, name)) x = static_cast<double>(to_float(to_bf16(static_cast<float>(x))));
+    Run cpu(record, DType::f32);
+    cpu.forward();
+    const std::vector<double> expected = cpu.values("sampled_ids"), expected_logits = cpu.values("logits");
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      Run device = run_on(record, {dtype, Backend::cuda});
+      device.forward();
+      const std::vector<double> samples = device.values("sampled_ids"), logits = device.values("logits");
+      // Of the logits 8 fp32 roundings of their size, of the noise (at most 17) two.
+      double tolerance = 2 * 17 * 0x1p-24;
+      for (const double x : expected_logits) tolerance = std::max(tolerance, (8 * std::abs(x) / temperature + 2 * 17) * 0x1p-24);
+      const double apart = largest_residual(logits, expected_logits).error;
+      CHECK(apart <= tolerance * temperature);
+      int close = 0, different = 0;
+      for (int64_t i = 0; i < o.slots; ++i) {
+        const BestTwo best = best_two(logits, i, o, record.state);
+        const bool is_close = best.margin <= tolerance;
+        close += is_close;
+        different += samples[static_cast<size_t>(i)] != expected[static_cast<size_t>(i)];
+        INFO(name_of(dtype) << ", slot " << i << ": margin " << best.margin << ", tolerance " << tolerance);
+        if (!is_close) CHECK(samples[static_cast<size_t>(i)] == static_cast<double>(best.id));
+        if (!is_close) CHECK(expected[static_cast<size_t>(i)] == static_cast<double>(best.id));
+      }
+      INFO(name_of(dtype) << ": " << different << " samples differ, " << close << " slots are near-ties");
+      CHECK(different <= close);
+      CHECK(close <= 2);
+    }
   }
 }
 
@@ -480,4 +581,34 @@ TEST_CASE("masked_lm: bad input is named") {
   const OpRecord cold = masked_lm_record({.temperature = 0});
   Run frozen(cold, DType::f32);
   CHECK(error_of<ConfigError>([&] { frozen.forward(1); }) == "[masked_lm] expected a temperature above 0, got 0.000000");
+}
+
+TEST_CASE("masked_lm: bad input of the CUDA kernels is named") {
+  if (!kHasCudaBackend) return;
+  OpRecord record = masked_lm_record({.slots = 6, .vocab = 70, .cols = 8});
+  const auto with = [&](const std::string& name, auto change, bool backward = false) {
+    Run run = run_on(record, {DType::bf16, Backend::cuda});
+    change(run.arguments().tensors[name]);
+    return error_of<Error>([&] { backward ? run.backward() : run.forward(); });
+  };
+  const auto reshape = [](const Shape& shape) { return [=](Tensor& t) { t.shape = shape; }; };
+  const auto retype = [](DType type) { return [=](Tensor& t) { t.dtype = type; }; };
+  CHECK(with("word", reshape({69, 8})) == "[masked_lm] word has shape (69, 8), expected (70, 8)");
+  CHECK(with("word", retype(DType::f32)) == "[masked_lm] word has type f32, expected bf16");
+  CHECK(with("loss", retype(DType::bf16)) == "[masked_lm] loss has type bf16, expected f32");
+  CHECK(with("lse", reshape({5})) == "[masked_lm] lse has shape (5), expected (6)");
+  CHECK(with("logits", retype(DType::bf16)) == "[masked_lm] logits has type bf16, expected f32");
+  CHECK(with("targets", retype(DType::i64)) == "[masked_lm] targets has type i64, expected i32");
+  CHECK(with("workspace", reshape({8})).find("[masked_lm] workspace has 8 bytes, expected at least ") == 0);
+  CHECK(with("dword", retype(DType::bf16), true) == "[masked_lm] dword has type bf16, expected f32");
+  CHECK(with("dhidden", retype(DType::f32), true) == "[masked_lm] dhidden has type f32, expected bf16");
+  CHECK(with("dbias", reshape({71}), true) == "[masked_lm] dbias has shape (71), expected (70)");
+  Run wide = run_on(record, {DType::bf16, Backend::cuda});
+  for (const char* name : {"hidden", "word", "bias"}) wide.arguments().tensors[name].dtype = DType::f64;
+  CHECK(error_of<ShapeError>([&] { wide.forward(); }) == "[masked_lm] expected f32 or bf16 on this device, got f64");
+  Run lost = run_on(record, {DType::bf16, Backend::cuda});
+  lost.arguments().state = nullptr;
+  CHECK(error_of<ConfigError>([&] { lost.forward(); }) == "[masked_lm] expected a step state, got none");
+  Run frozen = run_on(masked_lm_record({.cols = 8, .temperature = 0}), {DType::bf16, Backend::cuda});
+  CHECK(error_of<ConfigError>([&] { frozen.forward(); }) == "[masked_lm] expected a temperature above 0, got 0.000000");
 }
