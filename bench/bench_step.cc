@@ -41,21 +41,21 @@ void bench(Options options) {
   ThreadPool pool(options.threads);
   const Stream stream(pool);
   const BatchShape shape = micro_batch_shape(config);
-  TrainingStep step(config.model, shape, graph_options(config, kSyntheticSpecialIds, true, options.threads),
+  TrainingStep step(config.model, shape, graph_options(config, kSyntheticSpecialIds, true, stream),
                     optimizer_config(config), stream);
   initialize(*step.store(), 1);
   SyntheticBatch source(shape, config.model.vocab_size, 1);
   MetricSums sums;
   using Clock = std::chrono::steady_clock;
   // The ceiling is measured before, between and after: the machine's speed drifts.
-  double peak = measure_gemm_peak(stream);
+  double peak = measure_gemm_peak(stream, DType::f32);
   std::vector<double> seconds;
   for (int round = -2; round < options.rounds; ++round) {
     const HostBatch& batch = source.fill(round + 2);
     const auto begin = Clock::now();
     step.run({&batch, 1}, {.seed = 1, .step = static_cast<uint32_t>(round + 2), .learning_rate = 1e-5, .adam_step = static_cast<uint32_t>(round + 3)}, sums);
     if (round >= 0) seconds.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
-    if (round % 5 == 4) peak = std::max(peak, measure_gemm_peak(stream, 0.1));
+    if (round % 5 == 4) peak = std::max(peak, measure_gemm_peak(stream, DType::f32, 0.1));
   }
   std::sort(seconds.begin(), seconds.end());
   const double median = quantile(seconds, 0.5), flops = step.program().step_cost().flops;

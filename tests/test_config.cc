@@ -179,11 +179,8 @@ TEST_CASE("impossible values are errors that name key, place, what was expected 
         "[command line] recompute: expected one of none, gelu, layers, got 'all'");
   CHECK(error_of({"compat=paper"}) ==
         "[command line] compat: expected one of fixed, google, got 'paper'");
-  CHECK(error_of({"precision=bf16"}) ==
-        "[command line] precision: expected fp32, got bf16; bf16 training is not available in this "
-        "build on the CPU");
   CHECK(error_of({"precision=fp16"}) ==
-        "[command line] precision: expected one of fp32, bf16, got 'fp16'");
+        "[command line] precision: expected one of auto, fp32, bf16, got 'fp16'");
   CHECK(error_of_file("size: huge\n") ==
         "[my.yaml:1] size: expected one of tiny, small, small++, base, large, custom, got 'huge'");
   CHECK(error_of({"seed"}) == "[command line] expected key=value, got 'seed'");

@@ -321,8 +321,8 @@ std::vector<Key> make_table() {
            "also keep the checkpoint with the lowest held-out loss"),
       integer("seed", ELECTRA_FIELD(seed), at_least(0), builtin, fixed,
               "of initialisation, data order, masks, samples and dropout"),
-      choice<Precision>("precision", ELECTRA_FIELD(precision), {"fp32", "bf16"},
-                        "storage of activations and working weights"),
+      choice<Precision>("precision", ELECTRA_FIELD(precision), {"auto", "fp32", "bf16"},
+                        "storage of activations and working weights; auto: fp32 on the CPU, bf16 on a GPU"),
       choice<Recompute>("recompute", ELECTRA_FIELD(recompute), {"none", "gelu", "layers"},
                         "what backward computes again instead of keeping it"),
 
@@ -513,9 +513,6 @@ void check(const ResolvedConfig& resolved) {
   const auto fail = [&](std::string_view key, const std::string& what) -> void {
     throw key_error(resolved.origin(key), key, what);
   };
-  if (c.precision == Precision::bf16)
-    fail("precision",
-         "expected fp32, got bf16; bf16 training is not available in this build on the CPU");
   const EncoderConfig& d = c.model.discriminator;
   if (d.hidden_size % d.num_heads != 0)
     fail("num_heads",

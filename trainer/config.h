@@ -13,7 +13,7 @@
 
 namespace electra {
 
-enum class Precision { fp32, bf16 };
+enum class Precision { automatic, fp32, bf16 };  // automatic: fp32 on the CPU, bf16 on a GPU
 // fixed: our correction of a known deviation of the original code; google: as the original does it.
 enum class Recipe { fixed, google };
 
@@ -54,7 +54,7 @@ struct PretrainConfig {
   int64_t eval_steps = 1000;
   int64_t checkpoint_steps = 1000;
   int64_t seed = 0;
-  Precision precision = Precision::fp32;
+  Precision precision = Precision::automatic;
   Recompute recompute = Recompute::none;
 
   struct {

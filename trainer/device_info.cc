@@ -5,6 +5,8 @@
 
 #include <fstream>
 
+#include "kernels/core/device.h"
+#include "kernels/core/gpu.h"
 #include "kernels/core/thread_pool.h"
 #include "kernels/cpu/isa.h"
 
@@ -20,6 +22,17 @@ std::string processor_name() {
   return "unknown processor";
 }
 
+std::string gpu_description() {
+  if constexpr (kGpuBuild == GpuBuild::CUDA) {
+    if (const std::string reason = why_unusable(DeviceKind::cuda); !reason.empty()) return "none: " + reason;
+    const gpu::Properties p = gpu::properties(0);
+    return fmt::format("{}, compute capability {}.{}, {} multiprocessors, {:.1f} GiB, driver for CUDA {}", p.name, p.major, p.minor,
+                       p.multiprocessors, static_cast<double>(p.memory_bytes) / 1073741824.0, p.driver);
+  }
+  if (kGpuBuild == GpuBuild::SIMT) return "none: this program runs GPU kernels on the CPU, for tests (ELECTRA_GPU=SIMT)";
+  return "none: this program was built without GPU support (ELECTRA_GPU=OFF)";
+}
+
 }  // namespace
 
 DeviceInfo device_info() {
@@ -27,13 +40,14 @@ DeviceInfo device_info() {
           .cores = available_cores(),
           .instructions = cpu::name_of(cpu::active_isa()),
           .memory_bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE),
-          .gpu = "none: this program was built without GPU support (ELECTRA_GPU=OFF)"};
+          .gpu = gpu_description()};
 }
 
-std::string device_banner(int threads) {
+std::string device_banner(DeviceKind kind, int threads) {
   const DeviceInfo info = device_info();
-  return fmt::format("device: cpu ({}, {} of {} cores; {}); GPU {}", info.processor, threads,
-                     info.cores, info.instructions, info.gpu);
+  const std::string cpu = fmt::format("{}, {} of {} cores; {}", info.processor, threads, info.cores, info.instructions);
+  if (kind == DeviceKind::cuda) return fmt::format("device: cuda ({}); CPU {}", info.gpu, cpu);
+  return fmt::format("device: {} ({}); GPU {}", name_of(kind), cpu, info.gpu);
 }
 
 }  // namespace electra

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <string>
 
+#include "kernels/core/backend.h"
+
 namespace electra {
 
 struct DeviceInfo {
@@ -10,11 +12,11 @@ struct DeviceInfo {
   int cores = 1;             // physical ones this process may use
   std::string instructions;  // the set that the vector kernels use: "avx512"
   int64_t memory_bytes = 0;  // of the machine
-  std::string gpu;           // "none: …" with the reason
+  std::string gpu;           // what it is, or "none: …" with the reason
 };
 
 DeviceInfo device_info();
-// One line for the start of a run: "device: cpu (…), 2 threads; no GPU: …".
-std::string device_banner(int threads);
+// One line for the start of a run: "device: cpu (…); GPU none: …", "device: cuda (NVIDIA H200, compute capability 9.0, …)".
+std::string device_banner(DeviceKind kind, int threads);
 
 }  // namespace electra

@@ -103,6 +103,7 @@ class GoldenRun {
     options.keep_logits = file_.find("expect/masked_lm_logits") != nullptr;
     options.float_type = dtype;
     options.max_threads = stream.pool().threads();
+    options.backend = stream.backend();
     int64_t tokens = 0;
     for (const int32_t n : lengths_) tokens += n;
     program_ = std::make_unique<ElectraProgram>(
@@ -126,8 +127,8 @@ class GoldenRun {
         for (const Value v : {g.loss, g.masked_lm_loss, g.disc_loss}) losses.push_back(doubles(program_->output(v), 0, 1)[0]);
         disc_logits = padded_disc_logits();
         if (const Tensor t = program_->output(g.masked_lm_logits)) masked_lm_logits = doubles(t, 0, t.size());
-        for (const auto& [parameter, slice] : slices)
-          gradients.push_back(doubles(program_->store()->grad(*parameter), slice.begin, slice.shape.size()));
+        const ParameterStore& store = program_->store()->on_host();
+        for (const auto& [parameter, slice] : slices) gradients.push_back(doubles(store.grad(*parameter), slice.begin, slice.shape.size()));
       }
       optimizer.step(state_, step_losses.back());
       if (step == 0) norm.push_back(optimizer.grad_norm());
@@ -145,11 +146,12 @@ class GoldenRun {
     const double expected_norm = values<double>(tensor("expect/grad_norm", "F64", {1}))[0];
     if (!(std::isfinite(expected_norm) && expected_norm >= 0))
       throw FormatError(file_.name(), "expected a finite expect/grad_norm of at least 0, got " + std::to_string(expected_norm));
+    const ParameterStore& store = program_->store()->on_host();
     for (size_t i = 0; i < slices.size(); ++i) {
       const auto& [parameter, slice] = slices[i];
       const std::string name = parameter_name(slice.half, slice.name);
       compare("grad/" + name, gradients[i], GoldenKind::gradient, extents(slice.shape), 1e-4 * expected_norm);
-      const auto after = doubles(program_->store()->value(*parameter), slice.begin, slice.shape.size());
+      const auto after = doubles(store.value(*parameter), slice.begin, slice.shape.size());
       compare("after/" + name, after, GoldenKind::weight, extents(slice.shape), config_.learning_rate, weight(name, slice.shape));
     }
     check_all_used();
@@ -198,12 +200,14 @@ class GoldenRun {
   }
 
   void load_weights() {
+    const ParameterStore& store = program_->store()->on_host();
     for (const auto& [parameter, slice] : all_slices()) {
       const std::string name = parameter_name(slice.half, slice.name);
       const auto source = values<float>(tensor("weight/" + name, "F32", extents(slice.shape)));
       for (size_t i = 0; i < source.size(); ++i)
-        store_value(program_->store()->value(*parameter), slice.begin + static_cast<int64_t>(i), source[i]);
+        store_value(store.value(*parameter), slice.begin + static_cast<int64_t>(i), source[i]);
     }
+    program_->store()->to_device();
   }
 
   // Packs the padded rows end to end.
@@ -256,7 +260,13 @@ class GoldenRun {
 
   void compare(const std::string& name, const std::vector<double>& got, GoldenKind kind, const std::vector<int64_t>& shape, double floor,
                const std::vector<double>& base = {}) {
-    lines_.push_back(judge(name, got, values<double>(tensor(name, "F64", shape)), base, kind, dtype_, floor));
+    double reference = 0;
+    if (dtype_ == DType::bf16) {
+      reference = values<double>(tensor("bf16_error/" + name, "F64", {1}))[0];
+      if (!(std::isfinite(reference) && reference >= 0))
+        throw FormatError(file_.name(), "expected a finite bf16_error/" + name + " of at least 0, got " + std::to_string(reference));
+    }
+    lines_.push_back(judge(name, got, values<double>(tensor(name, "F64", shape)), base, kind, dtype_, floor, reference));
   }
 
   Safetensors file_;
@@ -284,7 +294,7 @@ double factor(GoldenKind kind, DType dtype) {
 }  // namespace
 
 GoldenLine judge(std::string name, const std::vector<double>& got, const std::vector<double>& expected,
-                 const std::vector<double>& base, GoldenKind kind, DType dtype, double floor) {
+                 const std::vector<double>& base, GoldenKind kind, DType dtype, double floor, double bf16_error) {
   GoldenLine line{.name = std::move(name)};
   double scale = floor;
   for (size_t i = 0; i < expected.size(); ++i) {
@@ -295,7 +305,7 @@ GoldenLine judge(std::string name, const std::vector<double>& got, const std::ve
       line.index = static_cast<int64_t>(i);
     }
   }
-  line.bound = factor(kind, dtype) * scale;
+  line.bound = dtype == DType::bf16 ? 2 * bf16_error + 0x1p-7 * scale : factor(kind, dtype) * scale;
   line.relative = scale > 0 ? line.absolute / scale : line.absolute;
   line.passed = std::isfinite(line.absolute) && line.absolute <= line.bound;  // an infinite expectation has an infinite bound
   return line;
@@ -304,11 +314,12 @@ GoldenLine judge(std::string name, const std::vector<double>& got, const std::ve
 std::vector<GoldenLine> check_golden(const std::filesystem::path& file, DType dtype, Stream stream) {
   if (dtype == DType::bf16) {
     const Safetensors content(read_file(file), file.string());
-    for (const NamedTensor& t : content.tensors())
-      if (t.name.rfind("bf16_error/", 0) == 0)
-        throw ConfigError("--dtype", "expected f64 or f32 on the CPU, got bf16");
-    throw FormatError(file.string(), "no bf16 reference in this file: expected tensors bf16_error/…, got none");
+    const auto& tensors = content.tensors();
+    if (std::none_of(tensors.begin(), tensors.end(), [](const NamedTensor& t) { return t.name.starts_with("bf16_error/"); }))
+      throw FormatError(file.string(), "no bf16 reference in this file: expected tensors bf16_error/…, got none");
+    if (stream.backend() == Backend::cpu) throw ConfigError("--dtype", "expected f64 or f32 on the CPU, got bf16");
   }
+  if (dtype == DType::f64 && stream.backend() != Backend::cpu) throw ConfigError("--dtype", "expected f32 or bf16 on a GPU, got f64");
   return GoldenRun(file, dtype, stream).run();
 }
 

@@ -109,7 +109,7 @@ class PretrainRun {
   // Nothing is written before data and weights have been checked; the directory of a new run is the last thing to be made. That
   // of a resumed one is the first to be taken, so that no other process changes its checkpoints meanwhile.
   explicit PretrainRun(PretrainRequest request)
-      : request_(std::move(request)), signals_(request_.quiet ? std::string_view() : kInterrupted), pool_(request_.threads) {
+      : request_(std::move(request)), signals_(request_.quiet ? std::string_view() : kInterrupted), pool_(request_.threads), device_(request_.device, pool_) {
     if (request_.resume) directory_.emplace(RunDirectory::resume(config().run));
     data_ = open_data(request_.config, request_.synthetic);
     make_model();
@@ -152,36 +152,38 @@ class PretrainRun {
   const PretrainConfig& config() const { return request_.config.config; }
 
   void make_model() {
-    const ElectraGraphOptions graph = graph_options(config(), data_.special, /*train=*/true, request_.threads);
-    step_.emplace(config().model, micro_batch_shape(config()), graph, optimizer_config(config()), Stream(pool_));
+    const ElectraGraphOptions graph = graph_options(config(), data_.special, /*train=*/true, device_.stream());
+    step_.emplace(config().model, micro_batch_shape(config()), graph, optimizer_config(config()), device_.stream());
+    ParameterStore& store = step_->store()->on_host();
     TrainState start;
     start.source = source_of(request_);
     if (data_.set) start.data_xxh64 = data_checksum(*data_.set);
     if (request_.resume) {
       const Checkpoint checkpoint = Checkpoint::open(config().run);
       check_resumed(checkpoint, start, data_, request_.config);
-      checkpoint.load_all(config().model, *step_->store());
+      checkpoint.load_all(config().model, store);
       state_ = checkpoint.state();
       last_checkpoint_ = checkpoint.path().string();
     } else {
-      initialize(*step_->store(), static_cast<uint64_t>(config().seed));
+      initialize(store, static_cast<uint64_t>(config().seed));
       if (!request_.init_from.empty()) {
         const Checkpoint checkpoint = Checkpoint::open(request_.init_from);
         check_vocabulary_of(checkpoint, data_);
-        checkpoint.load_weights(config().model, *step_->store());
+        checkpoint.load_weights(config().model, store);
       }
     }
+    step_->store()->to_device();
     state_.source = start.source;
     state_.data_xxh64 = start.data_xxh64;
     resumed_seconds_ = state_.seconds;
     if (!data_.heldout_batches.empty())
-      evaluator_.emplace(config().model, micro_batch_shape(config()), graph, static_cast<uint64_t>(config().seed), Stream(pool_), step_->store());
+      evaluator_.emplace(config().model, micro_batch_shape(config()), graph, static_cast<uint64_t>(config().seed), device_.stream(), step_->store());
   }
 
   void begin() {
     log::set_file(directory_->log());
     for (const std::string& warning : request_.config.warnings) log::warning(warning);
-    log::info(device_banner(request_.threads));
+    log::info(device_banner(request_.device, request_.threads));
     log::info(fmt::format("electra {} ({})", build_info().version, build_info().commit));
     const std::string yaml = to_yaml(request_.config);
     replace_file(directory_->config(), yaml);
@@ -193,7 +195,7 @@ class PretrainRun {
                                      : MetricsLog::create(directory_->metrics(), hash));
     tensorboard_.emplace(directory_->path());
     describe();
-    gemm_peak_ = measure_gemm_peak(Stream(pool_));
+    gemm_peak_ = measure_gemm_peak(device_.stream(), step_->program().traced().graph->float_type());
     progress_.emplace(request_.quiet ? Progress::Mode::quiet : Progress::Mode::automatic);
     started_ = Clock::now();
   }
@@ -330,7 +332,7 @@ class PretrainRun {
       state_.best_step = state_.step;
     }
     const std::string checkpoints = directory_->checkpoints();
-    last_checkpoint_ = save_checkpoint(checkpoints, config().model, *step_->store(), state_, extra_).string();
+    last_checkpoint_ = save_checkpoint(checkpoints, config().model, step_->store()->on_host(), state_, extra_).string();
     if (state_.best_step == state_.step && state_.best_loss) mark_best(checkpoints, state_.step);
     if (state_.bad_steps == 0) prune_checkpoints(checkpoints, config().checkpoint.keep, config().checkpoint.keep_best);
     log::record(fmt::format("checkpoint of step {}", state_.step));
@@ -345,6 +347,7 @@ class PretrainRun {
   Evaluated evaluated_;  // the last evaluation of this process
   const SignalGuard signals_;
   ThreadPool pool_;
+  const Device device_;
   RunData data_;
   std::optional<RunDirectory> directory_;
   std::optional<TrainingStep> step_;
@@ -367,7 +370,10 @@ class PretrainRun {
 
 int pretrain(PretrainRequest request) {
   if (request.config.config.run.empty()) throw ConfigError("run", "expected run=DIR, the directory to write to, got none");
-  if (request.config.config.precision != Precision::fp32) throw ConfigError("precision", "expected fp32 on the CPU, got bf16");
+  const bool on_cpu = request.device == DeviceKind::cpu;
+  if (on_cpu && request.config.config.precision == Precision::bf16)
+    throw ConfigError("precision", "expected fp32 or auto on the CPU, got bf16: it needs a GPU");
+  if (request.config.config.precision == Precision::automatic) set_value(request.config, "precision", on_cpu ? "fp32" : "bf16", "device");
   struct LogFile {
     ~LogFile() { log::set_file(""); }
   } const closes_log;

@@ -2,6 +2,7 @@
 #pragma once
 #include <string>
 
+#include "kernels/core/device.h"
 #include "trainer/config.h"
 
 namespace electra {
@@ -12,6 +13,7 @@ struct PretrainRequest {
   std::string init_from;        // take the weights alone from this run or checkpoint
   int64_t overfit = 0;          // train on the first N steps' batches again and again
   bool synthetic = false;       // made-up batches instead of data
+  DeviceKind device = DeviceKind::cpu;
   int threads = 1;
   bool quiet = false;
 };

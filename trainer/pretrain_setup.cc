@@ -19,11 +19,13 @@ MaskingOptions masking_options(const PretrainConfig& config, const SpecialIds& s
           .with_replacement = config.masking.replacement};
 }
 
-ElectraGraphOptions graph_options(const PretrainConfig& config, const SpecialIds& special, bool train, int threads) {
+ElectraGraphOptions graph_options(const PretrainConfig& config, const SpecialIds& special, bool train, const Stream& stream) {
   return {.train = train,
           .masking = masking_options(config, special),
           .recompute = train ? config.recompute : Recompute::none,
-          .max_threads = threads};
+          .float_type = stream.backend() == Backend::cuda && config.precision != Precision::fp32 ? DType::bf16 : DType::f32,
+          .max_threads = stream.pool().threads(),
+          .backend = stream.backend()};
 }
 
 ExampleOptions example_options(const PretrainConfig& config) {

@@ -12,7 +12,8 @@ namespace electra {
 BatchShape micro_batch_shape(const PretrainConfig& config);
 // Masking of the configuration with the special ids of its vocabulary.
 MaskingOptions masking_options(const PretrainConfig& config, const SpecialIds& special);
-ElectraGraphOptions graph_options(const PretrainConfig& config, const SpecialIds& special, bool train, int threads);
+// For programs that run on the stream. With precision auto or bf16 kernels compute in bf16 on a GPU; on the CPU always in fp32.
+ElectraGraphOptions graph_options(const PretrainConfig& config, const SpecialIds& special, bool train, const Stream& stream);
 ExampleOptions example_options(const PretrainConfig& config);
 OptimizerConfig optimizer_config(const PretrainConfig& config);
 

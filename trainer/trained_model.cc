@@ -14,9 +14,14 @@ SpecialIds TrainedModel::special() const {
   return {v.pad(), v.unk(), v.cls(), v.sep(), v.mask()};
 }
 
+void TrainedModel::load_weights(ParameterStore& store, bool whole) const {
+  checkpoint_.load_weights(config().model, store.on_host(), whole);
+  store.to_device();
+}
+
 ElectraProgram TrainedModel::program(ElectraGraph traced, Stream stream) const {
   ElectraProgram program(std::move(traced), /*train=*/false, stream);
-  checkpoint_.load_weights(config().model, *program.store(), /*whole=*/false);
+  load_weights(*program.store(), /*whole=*/false);
   return program;
 }
 

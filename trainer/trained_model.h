@@ -21,6 +21,8 @@ class TrainedModel {
   const PretrainConfig& config() const { return config_.config; }
   const Tokenizer& tokenizer() const { return tokenizer_; }
   SpecialIds special() const;
+  // Writes the checkpoint's weights into the store. whole: the store has all of them.
+  void load_weights(ParameterStore& store, bool whole = true) const;
   // A program with the checkpoint's weights.
   ElectraProgram program(ElectraGraph traced, Stream stream) const;
 

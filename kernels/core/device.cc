@@ -44,8 +44,8 @@ std::string why_unusable(DeviceKind kind, int index) {
     if (kind == kGpuKind) return gpu::why_unusable(index);
   const std::string needed = kind == DeviceKind::simt ? "SIMT" : "CUDA";
   const char* built = kGpuBuild == GpuBuild::OFF ? "OFF" : kGpuBuild == GpuBuild::SIMT ? "SIMT" : "CUDA";
-  return "expected a program built with ELECTRA_GPU=" + needed + " for device " + name_of(kind) + ", got one built with ELECTRA_GPU=" +
-         built;
+  return "expected a program built with ELECTRA_GPU=" + needed + " for --device " + name_of(kind) +
+         ", got one built with ELECTRA_GPU=" + built;
 }
 
 Device::Device(DeviceKind kind, ThreadPool& pool, int index) : kind_(kind), pool_(&pool) {

@@ -171,11 +171,13 @@ template <bool kWithReplacement> __global__ void __launch_bounds__(kMaskThreads)
         repeats = 1;
         targets[slot] = q.id[i];
       }
+      bool masked = !kWithReplacement && repeats > 0 && mask_draws.word[i] < kMaskThreshold;
       for (int64_t j = slot; j < slot + repeats; ++j) {
         rows[j] = begin + p;
         weights[j] = 1;
+        if (kWithReplacement) masked = masked || draws.quad(static_cast<int>(j / 4), kMask).word[j % 4] < kMaskThreshold;
       }
-      if (q.inside[i]) a.masked_ids[begin + p] = repeats > 0 && mask_draws.word[i] < kMaskThreshold ? a.special.mask : q.id[i];
+      if (q.inside[i]) a.masked_ids[begin + p] = masked ? a.special.mask : q.id[i];
       number += smaller[i];
       tie += equal[i];
     }

@@ -8,10 +8,12 @@
 namespace electra::cli {
 namespace {
 
-int golden(const std::string& file, const std::string& dtype, int threads) {
-  ThreadPool pool(threads);
+int golden(const std::string& file, const std::string& dtype, const Invocation& invocation) {
+  ThreadPool pool(thread_count(invocation));
+  // double is the CPU's alone
+  const Device device(dtype == "f64" ? DeviceKind::cpu : device_kind(invocation), pool);
   const DType type = dtype == "f64" ? DType::f64 : dtype == "f32" ? DType::f32 : DType::bf16;
-  const std::vector<GoldenLine> lines = check_golden(file, type, Stream(pool));
+  const std::vector<GoldenLine> lines = check_golden(file, type, device.stream());
   int64_t passed = 0;
   for (const GoldenLine& l : lines) {
     fmt::print("{:<86} abs {:.2e}  rel {:.2e}  at {:<7} bound {:.2e}  {}\n", l.name, l.absolute, l.relative, l.index, l.bound, l.passed ? "ok" : "FAILED");
@@ -37,7 +39,7 @@ void register_check(CLI::App& root, Invocation& invocation) {
   command->callback([args, &invocation] {
     if (args->dtype == "f64" && (invocation.device == "simt" || invocation.device == "cuda"))
       throw ConfigError("--dtype", "expected f32 or bf16 with --device " + invocation.device + ", got f64: it runs on the CPU alone");
-    invocation.action = [args, &invocation] { return golden(args->file, args->dtype, thread_count(invocation)); };
+    invocation.action = [args, &invocation] { return golden(args->file, args->dtype, invocation); };
   });
 }
 

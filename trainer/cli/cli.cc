@@ -11,6 +11,7 @@
 #include <new>
 #include <sstream>
 #include <system_error>
+#include <utility>
 
 #include "kernels/core/error.h"
 #include "kernels/core/thread_pool.h"
@@ -114,17 +115,6 @@ int report(std::string_view message, int status) {
   return status;
 }
 
-void check_device(const std::string& device) {
-  if (device == "simt")
-    throw DeviceError("device",
-                      "expected a program built with ELECTRA_GPU=SIMT for --device simt, got one "
-                      "built with ELECTRA_GPU=OFF");
-  if (device == "cuda")
-    throw DeviceError("device",
-                      "expected a program built with ELECTRA_GPU=CUDA for --device cuda, got one "
-                      "built with ELECTRA_GPU=OFF");
-}
-
 // A full disk behind standard output shows only when the buffer is written.
 void flush_standard_output() {
   if (std::fflush(stdout) != 0 || std::ferror(stdout))
@@ -144,13 +134,29 @@ int parse_and_act(CLI::App& root, Invocation& invocation, int argc, const char* 
     return 0;
   } catch (const CLI::ParseError& error) { throw usage_error(root, error); }
   if (!invocation.action) throw usage_error(root, CLI::RequiredError("a command"));
-  check_device(invocation.device);
   log::set_level(invocation.quiet && invocation.log_level != "error" ? "warning"
                                                                      : invocation.log_level);
+  device_kind(invocation);  // a device that cannot be had is an error of every command
   return invocation.action();
 }
 
 }  // namespace
+
+DeviceKind device_kind(const Invocation& invocation) {
+  if (invocation.device == "cpu") return DeviceKind::cpu;
+  const DeviceKind kind = invocation.device == "simt" ? DeviceKind::simt : DeviceKind::cuda;
+  const std::string reason = why_unusable(kind);
+  if (invocation.device != "auto") {
+    if (!reason.empty()) throw DeviceError("device", reason);
+    return kind;
+  }
+  if (reason.empty()) return DeviceKind::cuda;
+  if (kGpuBuild == GpuBuild::CUDA) {
+    static bool warned = false;
+    if (!std::exchange(warned, true)) log::warning(fmt::format("[device] the CPU is used: {}", reason));
+  }
+  return DeviceKind::cpu;
+}
 
 CLI::App* add_group(CLI::App& parent, const std::string& name, const std::string& description,
                     const std::string& example) {

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/core/device.h"
+
 namespace electra::cli {
 
 // What every command understands, and what the chosen one will do once the whole line has been
@@ -34,6 +36,9 @@ CLI::App* add_group(CLI::App& parent, const std::string& name, const std::string
 // Parses the line, runs the action, and turns whatever was thrown into the exit status and one line
 // on standard error.
 int run(CLI::App& root, Invocation& invocation, int argc, const char* const* argv);
+// Where a command computes: --device; auto is a GPU where this build and machine have one. Throws DeviceError with the reason where
+// it cannot be used.
+DeviceKind device_kind(const Invocation& invocation);
 // Threads a command uses: --threads, or every core the process may use.
 int thread_count(const Invocation& invocation);
 

@@ -14,18 +14,19 @@
 namespace electra::cli {
 namespace {
 
-int eval(const std::string& path, const std::vector<std::string>& overrides, bool as_json, int threads) {
+int eval(const std::string& path, const std::vector<std::string>& overrides, bool as_json, const Invocation& invocation) {
   const TrainedModel model(path, overrides);
   const PretrainConfig& config = model.config();
   if (config.data.empty()) throw ConfigError("data", "expected data=DIR, a directory made by 'electra data build', got none");
   const DataSet data(config.data);
   check_vocabulary(data, model.tokenizer().vocabulary());
   const ExampleIndex heldout(data.heldout(), example_options(config), data.special());
-  ThreadPool pool(threads);
-  const Stream stream(pool);
-  Evaluator evaluator(config.model, micro_batch_shape(config), graph_options(config, data.special(), false, threads),
+  ThreadPool pool(thread_count(invocation));
+  const Device device(device_kind(invocation), pool);
+  const Stream stream = device.stream();
+  Evaluator evaluator(config.model, micro_batch_shape(config), graph_options(config, data.special(), false, stream),
                       static_cast<uint64_t>(config.seed), stream, nullptr);
-  model.checkpoint().load_weights(config.model, *evaluator.program().store());
+  model.load_weights(*evaluator.program().store());
   const std::vector<PackedBatch> batches = fixed_batches(heldout, micro_batch_shape(config), 0);
   size_t i = 0;
   const Metrics m = evaluator.run(
@@ -64,7 +65,7 @@ void register_eval(CLI::App& root, Invocation& invocation) {
   command->add_option("overrides", args->overrides, "data=DIR, where it is not the run's")->option_text("KEY=VALUE…");
   command->add_flag("--json", args->json, "one JSON object");
   command->callback([args, &invocation] {
-    invocation.action = [args, &invocation] { return eval(args->path, args->overrides, args->json, thread_count(invocation)); };
+    invocation.action = [args, &invocation] { return eval(args->path, args->overrides, args->json, invocation); };
   });
 }
 

@@ -10,10 +10,10 @@ namespace {
 
 constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 
-int info(int threads) {
+int info(DeviceKind kind, int threads) {
   const DeviceInfo device = device_info();
   const BuildInfo build = build_info();
-  fmt::print("device       cpu\n");
+  fmt::print("device       {}\n", name_of(kind));
   fmt::print("processor    {}\n", device.processor);
   fmt::print("cores        {} usable, {} threads would be used\n", device.cores, threads);
   fmt::print("instructions {}\n", device.instructions);
@@ -32,7 +32,7 @@ void register_info(CLI::App& root, Invocation& invocation) {
   CLI::App* command = add_command(root, "info", "show the device, the build and the libraries",
                                   "electra info", invocation);
   command->callback([&invocation] {
-    invocation.action = [&invocation] { return info(thread_count(invocation)); };
+    invocation.action = [&invocation] { return info(device_kind(invocation), thread_count(invocation)); };
   });
 }
 

@@ -23,7 +23,10 @@ int plan(const Invocation& invocation, const std::string& source, const std::vec
   const PretrainConfig config = load_config(source, overrides).config;
   const int threads = thread_count(invocation);
   const BatchShape shape = micro_batch_shape(config);
-  const ElectraGraph traced = trace_electra(config.model, shape, graph_options(config, SpecialIds{}, /*train=*/true, threads));
+  ThreadPool pool(threads);
+  const Device device(device_kind(invocation), pool);
+  const Stream stream = device.stream();
+  const ElectraGraph traced = trace_electra(config.model, shape, graph_options(config, SpecialIds{}, /*train=*/true, stream));
   const Graph& graph = *traced.graph;
   const Plan plan = make_plan(graph, {.train = true, .loss = traced.loss, .keep = traced.outputs()});
 
@@ -36,13 +39,13 @@ int plan(const Invocation& invocation, const std::string& source, const std::vec
   size_t inputs = 0;
   for (const ValueInfo& v : graph.values())
     if (v.kind == ValueKind::input) inputs += v.spec.bytes();
-  const double one = static_cast<double>(padded) * static_cast<double>(size_of(graph.float_type())) / kMiB;
+  const double one = static_cast<double>(padded) * static_cast<double>(size_of(accumulate_type(graph.float_type()))) / kMiB;
+  const double copies = graph.float_type() == DType::bf16 ? one / 2 : 0;
   const double arena = static_cast<double>(plan.arena_bytes) / kMiB, io = static_cast<double>(inputs) / kMiB;
   const double checkpoint = static_cast<double>(parameters) * 3 * sizeof(float) / kMiB;
   const double flops = total_cost(graph, plan).flops * static_cast<double>(config.batch.accumulate);
 
-  ThreadPool pool(threads);
-  const double peak = measure_gemm_peak(Stream(pool));
+  const double peak = measure_gemm_peak(stream, graph.float_type());
   const double floor = flops / peak * static_cast<double>(config.train_steps);
 
   if (nodes) fmt::print("{}\n", format_plan(graph, plan));
@@ -50,11 +53,11 @@ int plan(const Invocation& invocation, const std::string& source, const std::vec
   fmt::print("batch             {} tokens in at most {} sequences of at most {}, {} micro-batch(es) a step\n", config.tokens_per_step(),
              shape.sequences * config.batch.accumulate, shape.max_seq_len, config.batch.accumulate);
   fmt::print("\nmemory\n");
-  fmt::print("  weights         {:>9.1f} MiB\n  gradients       {:>9.1f} MiB\n  Adam moments    {:>9.1f} MiB\n", one, one, 2 * one);
+  fmt::print("  weights         {:>9.1f} MiB  (masters{})\n  gradients       {:>9.1f} MiB\n  Adam moments    {:>9.1f} MiB\n", one + copies, copies > 0 ? " and bf16 copies" : "", one, 2 * one);
   fmt::print("  activations     {:>9.1f} MiB  (recompute: {}; one buffer per tensor would be {:.1f} MiB)\n", arena,
              config.recompute == Recompute::none ? "none" : config.recompute == Recompute::gelu ? "gelu" : "layers",
              static_cast<double>(plan.unplanned_bytes) / kMiB);
-  fmt::print("  inputs          {:>9.1f} MiB\n  total           {:>9.1f} MiB\n", io, 4 * one + arena + io);
+  fmt::print("  inputs          {:>9.1f} MiB\n  total           {:>9.1f} MiB\n", io, 4 * one + copies + arena + io);
   fmt::print("\nwork\n");
   fmt::print("  a step          {:>9.1f} GFLOP\n  the run         {:>9.1f} PFLOP in {} steps, {:.0f} M tokens of capacity\n", flops / 1e9,
              flops * static_cast<double>(config.train_steps) / 1e15, config.train_steps,

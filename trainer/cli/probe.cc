@@ -26,10 +26,11 @@ std::string paint(const std::string& token, double p, bool colour) {
   return fmt::format("\x1b[38;5;{}m{}\x1b[0m", code, token);
 }
 
-int run(const Arguments& args, int threads) {
+int run(const Arguments& args, const Invocation& invocation) {
   const TrainedModel model(args.model);
-  ThreadPool pool(threads);
-  const Probe p = args.corrupt ? probe_corrupted(model, args.text, static_cast<uint64_t>(args.seed), Stream(pool)) : probe(model, args.text, Stream(pool));
+  ThreadPool pool(thread_count(invocation));
+  const Device device(device_kind(invocation), pool);
+  const Probe p = args.corrupt ? probe_corrupted(model, args.text, static_cast<uint64_t>(args.seed), device.stream()) : probe(model, args.text, device.stream());
   if (args.json) {
     nlohmann::ordered_json json = {{"tokens", p.tokens}, {"replaced_probability", p.replaced_probability}};
     if (args.corrupt) {
@@ -62,7 +63,7 @@ void register_probe(CLI::App& root, Invocation& invocation) {
   command->add_flag("--json", args->json, "one JSON object");
   command->add_flag("--corrupt", args->corrupt, "mask the text, let the generator fill in, and see what the discriminator catches");
   command->add_option("--seed", args->seed, "of masks and samples")->check(CLI::Range(int64_t{0}, int64_t{1} << 53))->capture_default_str()->option_text("N");
-  command->callback([args, &invocation] { invocation.action = [args, &invocation] { return run(*args, thread_count(invocation)); }; });
+  command->callback([args, &invocation] { invocation.action = [args, &invocation] { return run(*args, invocation); }; });
 }
 
 }  // namespace electra::cli
