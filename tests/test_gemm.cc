@@ -4,7 +4,9 @@
 
 #include "kernels/core/error.h"
 #include "kernels/cpu/gemm_block.h"
+#include "kernels/dispatch.h"
 #include "kernels/gemm.h"
+#include "tests/gemm_kinds.h"
 #include "tests/op_test.h"
 
 using namespace electra;
@@ -24,10 +26,15 @@ OpRecord record_of(Extents e, bool transpose_a, bool transpose_b, bool accumulat
   record.results = {{.name = "c", .shape = {e.m, e.n}, .cotangent = false}};
   if (accumulate) record.results[0].initial = Random(3).normals(e.m * e.n);
   const auto initial = record.results[0].initial;
+  record.workspace = [e](DType, Backend backend) {
+    return dispatch(backend, [&]<Backend B>() { return gemm_workspace<B>(e.m, e.n, e.k); });
+  };
   record.forward = [=](const Arguments& t, Stream& stream) {
-    gemm<Backend::cpu>({.a = t["a"], .b = t["b"], .c = t["c"], .transpose_a = transpose_a, .transpose_b = transpose_b,
-                        .accumulate = accumulate},
-                       stream);
+    dispatch(stream, [&]<Backend B>() {
+      gemm<B>({.a = t["a"], .b = t["b"], .c = t["c"], .transpose_a = transpose_a, .transpose_b = transpose_b,
+               .accumulate = accumulate, .workspace = t["workspace"]},
+              stream);
+    });
   };
   record.naive_forward = [=](const Arguments& t) {
     for (int64_t i = 0; i < e.m; ++i)
@@ -40,6 +47,20 @@ OpRecord record_of(Extents e, bool transpose_a, bool transpose_b, bool accumulat
       }
   };
   return record;
+}
+
+// On the device, by every kind of product, with c of the operands' type and in fp32. Operands are exact in bf16, so that c has one
+// rounding to it (and what it accumulates to another), or none.
+void check_on_device(Extents e, bool transpose_a, bool transpose_b, bool accumulate) {
+  OpRecord record = record_of(e, transpose_a, transpose_b, accumulate);
+  record.device_dtypes = {DType::f32, DType::bf16};
+  record.bf16_ulps = accumulate ? 1.01 : 0.51;
+  check_device_with_every_gemm(record);
+  record.name += " in fp32";
+  record.device_dtypes = {DType::bf16};
+  record.results[0].statistic = true;
+  record.bf16_ulps = 0x1p-15;  // 2 ulp of fp32
+  check_device_with_every_gemm(record);
 }
 
 }  // namespace
@@ -78,6 +99,107 @@ TEST_CASE("gemm: sizes of ELECTRA") {
   }
   check_determinism(record_of({2100, 64, 128}, false, true));  // the larger work items
 }
+
+TEST_CASE("gemm on the device: layouts, accumulation and odd extents", kOnDevice) {
+  for (const bool ta : {false, true})
+    for (const bool tb : {false, true})
+      for (const bool accumulate : {false, true})
+        for (const Extents& e : {Extents{1, 1, 1}, {3, 5, 7}, {65, 33, 17}, {64, 16, 48}, {129, 1, 31}})
+          check_on_device(e, ta, tb, accumulate);
+}
+
+// Multiples of 8 run on tensor cores. The ring of 4 slices of 32 wraps twice.
+TEST_CASE("gemm on the device: tensor-core tiles, whole and not", kOnDevice) {
+  for (const bool ta : {false, true})
+    for (const bool tb : {false, true})
+      for (const Extents& e : {Extents{8, 8, 8}, {64, 64, 64}, {72, 136, 40}, {136, 72, 296}}) check_on_device(e, ta, tb, e.m == 72);
+  // Where one operand runs along k its stored rows must be aligned, but the other extents need not be.
+  check_on_device({67, 131, 40}, false, true, true);   // m and n free
+  check_on_device({67, 136, 296}, false, false, true); // m free
+  check_on_device({72, 136, 301}, true, false, true);  // k free
+  check_on_device({72, 131, 40}, true, true, true);    // n free
+}
+
+TEST_CASE("gemm on the device: split sums", kOnDevice) {
+  for (const bool ta : {false, true})
+    for (const bool tb : {false, true}) check_on_device({40, 24, 1608}, ta, tb, ta);
+  check_on_device({7, 3, 1100}, true, false, true);
+  check_on_device({40, 24, 1101}, true, false, false);
+  // The parts are rounded up to slices: three of 544 leave 1 for the last.
+  check_on_device({8, 8, 3 * 512 + 97}, true, false, false);
+}
+
+// Enough tiles of 128 x 128 for the larger of the two shapes.
+TEST_CASE("gemm on the device: large tiles", kOnDevice) {
+  for (const bool ta : {false, true})
+    for (const bool tb : {false, true}) {
+      OpRecord record = record_of({1032, 1288, 40}, ta, tb);
+      record.device_dtypes = {DType::bf16};
+      record.bf16_ulps = 0.51;
+      set_gemm_kind(GemmKind::own);
+      check_device(record);
+      set_gemm_kind(GemmKind::library);
+    }
+}
+
+// What tiles of 64 x 64 imply, to the byte: each operand once for each tile across or down, in whole sectors; no bank conflicts.
+TEST_CASE("gemm on the device: traffic", traffic_tag()) {
+  if constexpr (kGpuBuild == GpuBuild::SIMT) {
+    set_gemm_kind(GemmKind::own);
+    constexpr uint64_t kM = 256, kN = 128, kK = 320;
+    for (const bool ta : {false, true})
+      for (const bool tb : {false, true}) {
+        Run run(record_of({kM, kN, kK}, ta, tb), DType::bf16, {}, Backend::cuda);
+        simt::reset_traffic();
+        run.forward();
+        const simt::Traffic traffic = simt::traffic();
+        INFO("transposed " << ta << tb);
+        CHECK(traffic.read_bytes == 2 * (kM * kK * (kN / 64) + kK * kN * (kM / 64)));
+        CHECK(traffic.read_sectors * 32 == traffic.read_bytes);
+        CHECK(traffic.write_bytes == 2 * kM * kN);
+        CHECK(traffic.write_sectors * 32 == traffic.write_bytes);
+        CHECK(traffic.shared_read_conflicts == 0);
+        CHECK(traffic.shared_write_conflicts == 0);
+      }
+    set_gemm_kind(GemmKind::library);
+  }
+}
+
+TEST_CASE("gemm on the device: an empty sum is zero, or what was there", kOnDevice) {
+  if constexpr (kHasCudaBackend)
+    for_each_gemm_kind([](GemmKind) {
+      for (const DType dtype : {DType::f32, DType::bf16})
+        for (const bool accumulate : {false, true}) {
+          OpRecord record = record_of({3, 5, 0}, false, true, accumulate);
+          if (accumulate) record.results[0].initial = Random(3).integers(15, 9);
+          Run run(record, dtype, {}, Backend::cuda);
+          run.forward();
+          CHECK(run.values("c") == (accumulate ? record.results[0].initial : std::vector<double>(15, 0.0)));
+          Run none(record_of({0, 5, 4}, false, true), dtype, {}, Backend::cuda);
+          none.forward();
+          none.check_memory(false);
+        }
+    });
+}
+
+TEST_CASE("gemm on the device refuses what does not fit", kOnDevice) {
+  if constexpr (kHasCudaBackend) {
+    const auto error = [&](const char* name, const Shape& shape, DType dtype) {
+      Run run(record_of({40, 24, 1608}, false, true), DType::bf16, {}, Backend::cuda);
+      Tensor& t = run.arguments().tensors.at(name);
+      t = {t.data, shape, dtype};
+      return error_of<ShapeError>([&] { run.forward(); });
+    };
+    CHECK(error("a", {41, 1608}, DType::bf16) == "[gemm] a has shape (41, 1608), expected (40, 1608)");
+    CHECK(error("b", {1608, 24}, DType::bf16) == "[gemm] b has shape (1608, 24), expected (24, 1608)");
+    CHECK(error("b", {24, 1608}, DType::f32) == "[gemm] b has type f32, expected bf16");
+    CHECK(error("c", {40, 24}, DType::f64) == "[gemm] c has type f64, expected bf16");
+    CHECK(error("a", {40, 1608}, DType::f64) == "[gemm] expected f32 or bf16 on this device, got f64");
+    CHECK(error("workspace", {100}, DType::u8).starts_with("[gemm] workspace has 100 bytes, expected at least "));
+  }
+}
+
+TEST_CASE("gemm: the library unless set") { CHECK(gemm_kind() == GemmKind::library); }
 
 TEST_CASE("gemm: an empty sum is zero, or what was there") {
   for (const DType dtype : {DType::f64, DType::f32}) {

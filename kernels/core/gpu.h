@@ -44,6 +44,7 @@ double elapsed_ms(Handle begin, Handle end);  // both recorded and done
 
 void begin_capture(Handle stream);
 Handle end_capture(Handle stream);            // an executable graph
+bool is_capturing(Handle stream);
 void launch_graph(Handle graph, Handle stream);
 void destroy_graph(Handle graph) noexcept;
 

@@ -44,6 +44,8 @@ void gemm_block(const GemmBlock& s, const double* a, const double* b, double* c)
 
 }  // namespace cpu
 
+template <> size_t gemm_workspace<Backend::cpu>(int64_t, int64_t, int64_t) { return 0; }
+
 template <> void gemm<Backend::cpu>(const Gemm& g, Stream& stream) {
   const int64_t m = g.c.rows(), n = g.c.cols(), k = g.transpose_a ? g.a.rows() : g.a.cols();
   check_shape("gemm", "a", g.a.shape, g.transpose_a ? Shape{k, m} : Shape{m, k});

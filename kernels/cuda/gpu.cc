@@ -120,6 +120,11 @@ Handle end_capture(Handle stream) {
   check(status, "graph");
   return executable;
 }
+bool is_capturing(Handle stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream_of(stream), &status), "graph");
+  return status != cudaStreamCaptureStatusNone;
+}
 void launch_graph(Handle graph, Handle stream) {
   check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream_of(stream)), "graph");
 }

@@ -68,6 +68,7 @@ Handle end_capture(Handle) {
   recording.reset();
   return launches;
 }
+bool is_capturing(Handle) { return simt::Recorder::active() != nullptr; }
 void launch_graph(Handle graph, Handle) {
   for (const std::function<void()>& command : *static_cast<const LaunchList*>(graph)) command();
 }

@@ -17,6 +17,7 @@ BEGIN {
   wrapper["^xxhash[.]h$"]      = "^(model/formats|trainer)/"
   wrapper["^cuda"]             = "^kernels/cuda/(gpu|tensor_map)[.]cc$"
   wrapper["^sanitizer/"]       = "^kernels/simt/"
+  wrapper["^cublas"]           = "^kernels/cuda/cublaslt[.]cc$"
   wrapper["^nccl[.]h$"]        = "^kernels/comm/nccl[.]cc$"
   wrapper["^mpi[.]h$"]         = "^kernels/comm/mpi[.]cc$"
   wrapper["^immintrin[.]h$"]   = "^kernels/cpu/"
