@@ -1,4 +1,5 @@
 // Linear layer y = act(x Wᵀ + b), act none or GELU (erf). Weight is (out, in) as in PyTorch.
+// On the CUDA backend tensors are f32 or bf16, dweight and dbias f32 always; the products are those of kernels/gemm.h.
 #pragma once
 #include "kernels/core/backend.h"
 #include "kernels/core/device.h"
