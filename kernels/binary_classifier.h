@@ -1,5 +1,6 @@
 // Token-level binary classification, the discriminator's head, fused: h = GELU(x Wᵀ + b), logit = h · v + c, sigmoid
 // binary cross-entropy and metric counts. Backward recomputes h.
+// On the CUDA backend x, weights and dx are f32 or bf16; loss, logits and the gradients of parameters are f32 always.
 #pragma once
 #include "kernels/core/backend.h"
 #include "kernels/core/device.h"

@@ -7,6 +7,7 @@
 #include "kernels/binary_classifier.h"
 #include "kernels/core/error.h"
 #include "kernels/dispatch.h"
+#include "tests/gemm_kinds.h"
 #include "tests/op_test.h"
 
 using namespace electra;
@@ -72,34 +73,48 @@ OpRecord head_record(int64_t rows, int64_t cols, const std::vector<double>& offs
                    {"out_bias", {1}, random.normals(1)},
                    {"labels", {rows}, random.integers(rows, 2), DType::f32},
                    {"sequence_offsets", {static_cast<int64_t>(offsets.size())}, offsets, DType::i32}};
-  record.results = {{"loss", {1}},
+  record.results = {{.name = "loss", .shape = {1}, .statistic = true},
                     {"loss_sum", {1}, false, DType::f64},
-                    {"logits", {rows}, false},
+                    {.name = "logits", .shape = {rows}, .cotangent = false, .statistic = true},
                     {"counts", {kBinaryCountsSize}, false, DType::i64, Compare::skip}};
-  record.gradients = {{"x"}, {"weight"}, {"bias"}, {"out_weight"}, {"out_bias"}};
+  record.gradients = {{"x"},
+                      {.of = "weight", .parameter = true},
+                      {.of = "bias", .parameter = true},
+                      {.of = "out_weight", .parameter = true},
+                      {.of = "out_bias", .parameter = true}};
   record.state = {.disc_denominator = std::max(1.0, offsets.back())};
   record.workspace = [rows, cols](DType dtype, Backend backend) {
     return dispatch(backend, [&]<Backend B>() { return binary_classifier_workspace<B>(rows, cols, 4, dtype); });
   };
   record.forward = [](const Arguments& a, Stream& stream) {
-    binary_classifier_forward<Backend::cpu>({.x = a["x"], .weight = a["weight"], .bias = a["bias"], .out_weight = a["out_weight"],
-                                             .out_bias = a["out_bias"], .labels = a["labels"], .sequence_offsets = a["sequence_offsets"],
-                                             .loss = a["loss"], .loss_sum = a["loss_sum"], .logits = a["logits"],
-                                             .counts = a["counts"], .workspace = a["workspace"], .state = a.state},
-                                            stream);
+    dispatch(stream, [&]<Backend B>() {
+      binary_classifier_forward<B>({.x = a["x"], .weight = a["weight"], .bias = a["bias"], .out_weight = a["out_weight"],
+                                    .out_bias = a["out_bias"], .labels = a["labels"], .sequence_offsets = a["sequence_offsets"],
+                                    .loss = a["loss"], .loss_sum = a["loss_sum"], .logits = a["logits"], .counts = a["counts"],
+                                    .workspace = a["workspace"], .state = a.state},
+                                   stream);
+    });
   };
   record.backward = [](const Arguments& a, Stream& stream) {
-    binary_classifier_backward<Backend::cpu>(
-        {.x = a["x"], .weight = a["weight"], .bias = a["bias"], .out_weight = a["out_weight"], .labels = a["labels"],
-         .sequence_offsets = a["sequence_offsets"], .logits = a["logits"], .dloss = a["dloss"], .dx = a["dx"], .dweight = a["dweight"],
-         .dbias = a["dbias"], .dout_weight = a["dout_weight"], .dout_bias = a["dout_bias"], .dx_mode = a.mode("dx"),
-         .dweight_mode = a.mode("dweight"), .dbias_mode = a.mode("dbias"), .dout_weight_mode = a.mode("dout_weight"),
-         .dout_bias_mode = a.mode("dout_bias"), .workspace = a["workspace"], .state = a.state},
-        stream);
+    dispatch(stream, [&]<Backend B>() {
+      binary_classifier_backward<B>(
+          {.x = a["x"], .weight = a["weight"], .bias = a["bias"], .out_weight = a["out_weight"], .labels = a["labels"],
+           .sequence_offsets = a["sequence_offsets"], .logits = a["logits"], .dloss = a["dloss"], .dx = a["dx"], .dweight = a["dweight"],
+           .dbias = a["dbias"], .dout_weight = a["dout_weight"], .dout_bias = a["dout_bias"], .dx_mode = a.mode("dx"),
+           .dweight_mode = a.mode("dweight"), .dbias_mode = a.mode("dbias"), .dout_weight_mode = a.mode("dout_weight"),
+           .dout_bias_mode = a.mode("dout_bias"), .workspace = a["workspace"], .state = a.state},
+          stream);
+    });
   };
   record.naive_forward = naive_forward;
   record.naive_backward = naive_backward;
   return record;
+}
+
+void check_on_device(int64_t rows, int64_t cols, const std::vector<double>& offsets) {
+  OpRecord record = head_record(rows, cols, offsets);
+  record.device_dtypes = {DType::f32, DType::bf16};
+  check_device_with_every_gemm(record);
 }
 
 // A head whose logits are given.
@@ -157,6 +172,124 @@ TEST_CASE("binary_classifier: the sizes of ELECTRA") {
     OpRecord record = head_record(5, cols, {0, 5});
     record.ulps = 8;  // dout_bias is the sum of five gradients of either sign: 1/20 of the largest, whose ulp counts
     check_kernel(record);
+  }
+}
+
+TEST_CASE("binary_classifier on the device: widths and numbers of rows", kOnDevice) {
+  check_on_device(1, 1, {0, 1});
+  check_on_device(7, 5, {0, 3, 3, 7});
+  check_on_device(33, 33, {0, 33});
+  check_on_device(9, 16, {0, 4, 6});       // three unused rows
+  check_on_device(200, 40, {0, 70, 130});  // and a whole block of them
+  check_on_device(64, 64, {0, 64});
+  check_on_device(129, 136, {0, 128, 129});
+  check_on_device(5, 24, {0, 0, 0});
+}
+
+TEST_CASE("binary_classifier on the device: the ring wraps twice, with tiles side by side", kOnDevice) {
+  check_on_device(70, 264, {0, 33, 69});
+}
+
+TEST_CASE("binary_classifier on the device: widths of ELECTRA", kOnDevice) {
+  check_on_device(70, 256, {0, 33, 68});
+  for (const int64_t cols : {768, 1024}) {
+    OpRecord record = head_record(3, cols, {0, 3});
+    record.device_dtypes = {DType::bf16};
+    check_device(record);
+  }
+}
+
+// x once for each tile across and W once for each block of rows, and little beside them; no bank conflicts.
+TEST_CASE("binary_classifier on the device: traffic", traffic_tag()) {
+  if constexpr (kGpuBuild == GpuBuild::SIMT) {
+    constexpr uint64_t kRows = 192, kCols = 256, kTiling = 2 * (kRows * kCols * (kCols / 128) + kCols * kCols * (kRows / 64));
+    Run run(head_record(kRows, kCols, {0, kRows}), DType::bf16,
+            {{"dx", GradMode::none}, {"dweight", GradMode::none}}, Backend::cuda);
+    const auto check = [](uint64_t reads, uint64_t writes) {
+      const simt::Traffic traffic = simt::traffic();
+      CHECK(traffic.read_bytes >= reads);
+      CHECK(static_cast<double>(traffic.read_bytes) <= 1.05 * static_cast<double>(reads));
+      CHECK(traffic.write_bytes == writes);
+      CHECK(traffic.shared_read_conflicts == 0);
+    };
+    simt::reset_traffic();
+    run.forward();
+    constexpr uint64_t kBlocks = kRows / 64;
+    check(kTiling, 4 * kRows + 8 * kBlocks + 8 + 4);  // logits, the blocks' losses, loss_sum, loss
+    CHECK(simt::traffic().shared_write_conflicts == 0);
+    simt::reset_traffic();
+    run.backward();
+    const uint64_t partial = 4 * (2 * kCols + 1) * kBlocks;
+    check(kTiling + partial, 2 * kRows * kCols + partial + 4 * (2 * kCols + 1));
+  }
+}
+
+TEST_CASE("binary_classifier on the device: wrong tensors are named", kOnDevice) {
+  if constexpr (kHasCudaBackend) {
+    const OpRecord record = head_record(6, 8, {0, 6});
+    const auto error = [&](const char* name, const Shape& shape, DType dtype) {
+      Run run(record, DType::bf16, {}, Backend::cuda);
+      Tensor& t = run.arguments().tensors.at(name);
+      t = {t.data, shape, dtype};
+      return error_of<ShapeError>([&] {
+        run.forward();
+        run.backward();
+      });
+    };
+    CHECK(error("weight", {8, 7}, DType::bf16) == "[binary_classifier] weight has shape (8, 7), expected (8, 8)");
+    CHECK(error("out_bias", {1}, DType::f32) == "[binary_classifier] out_bias has type f32, expected bf16");
+    CHECK(error("labels", {6}, DType::bf16) == "[binary_classifier] labels has type bf16, expected f32");
+    CHECK(error("logits", {6}, DType::bf16) == "[binary_classifier] logits has type bf16, expected f32");
+    CHECK(error("loss", {1}, DType::bf16) == "[binary_classifier] loss has type bf16, expected f32");
+    CHECK(error("counts", {5}, DType::i64) == "[binary_classifier] counts has shape (5), expected (2053)");
+    CHECK(error("sequence_offsets", {2}, DType::i64) == "[binary_classifier] sequence_offsets has type i64, expected i32");
+    CHECK(error("dweight", {8, 8}, DType::bf16) == "[binary_classifier] dweight has type bf16, expected f32");
+    CHECK(error("dx", {6, 7}, DType::bf16) == "[binary_classifier] dx has shape (6, 7), expected (6, 8)");
+    CHECK(error("workspace", {64}, DType::u8).starts_with("[binary_classifier] workspace has 64 bytes, expected at least "));
+    Run stateless(record, DType::bf16, {}, Backend::cuda);
+    stateless.arguments().state = nullptr;
+    CHECK(error_of<ConfigError>([&] { stateless.forward(); }) == "[binary_classifier] expected a step state, got none");
+  }
+}
+
+// Against the definition, from the device's own logits: what the executor and the CPU may count differently is the logits alone.
+TEST_CASE("binary_classifier on the device: counts and histograms", kOnDevice) {
+  if constexpr (kHasCudaBackend)
+    for (const DType dtype : {DType::f32, DType::bf16})
+      for (const int64_t used : {0, 1, 150, 163}) {
+        const OpRecord record = head_record(163, 16, {0, static_cast<double>(used)});
+        Run run(record, dtype, {}, Backend::cuda);
+        run.forward();
+        run.forward();  // counts begin at zero each time
+        const std::vector<double> logits = run.values("logits"), labels = run.values("labels");
+        std::vector<double> expected(static_cast<size_t>(kBinaryCountsSize), 0.0);
+        for (size_t i = 0; i < static_cast<size_t>(used); ++i) {
+          const bool label = labels[i] == 1, predicted = logits[i] > 0;
+          expected[0] += 1;
+          expected[1] += label;
+          expected[2] += label == predicted;
+          expected[3] += predicted;
+          expected[4] += label && predicted;
+          expected[static_cast<size_t>(kBinaryCounts + (label ? kProbabilityBins : 0)) + static_cast<size_t>(sigmoid(logits[i]) * 1024)] += 1;
+        }
+        CHECK(run.values("counts") == expected);
+        CHECK(expected[0] == used);
+      }
+}
+
+TEST_CASE("binary_classifier on the device: large logits neither overflow nor lose their gradient", kOnDevice) {
+  if constexpr (kHasCudaBackend) {
+    Run run(record_of_logits({1e4, -1e4, 1e4, -1e4}, {0, 1, 1, 0}), DType::f32, {}, Backend::cuda);
+    run.set("dloss", {1});
+    run.forward();
+    run.backward();
+    run.check_memory(true);
+    CHECK(run.values("loss_sum")[0] == 2e4);
+    CHECK(run.values("dx") == std::vector<double>{0.25, -0.25, 0, 0});
+    CHECK(run.values("dout_bias")[0] == 0);
+    const std::vector<double> counts = run.values("counts");
+    CHECK(counts[2] == 2);
+    CHECK(counts[kBinaryCounts + 1023] == 1);  // label 0, probability 1: in the last bin
   }
 }
 
