@@ -283,29 +283,32 @@ TEST_CASE("masked_lm: the kernel at every edge of a vector, a chunk of ids and a
   check_kernel(masked_lm_record({.slots = 40, .vocab = 3000, .uniform = true}));
 }
 
-// Tiles are 128 slots by 64 ids, chunks 512 ids in forward and 2,048 in backward; a stage takes 64 or 128 columns of width and is
-// double-buffered. Widths that 8 does not divide have no tensor-core form.
+void check_device_in(const Options& options, std::vector<DType> types) {
+  OpRecord record = masked_lm_record(options);
+  record.device_dtypes = std::move(types);
+  record.ulps = 8;  // a probability's relative error is its logit's absolute one: roundings of numbers around 10, 2^-21 each
+  check_device(record);
+}
+
+// Tiles are 128 slots by 32 ids (128 ids by 32 slots for dword), chunks 512 ids in forward and 2,048 in backward; a stage takes 64
+// or 128 columns of width, two of them take turns. Widths that 8 does not divide have no tensor-core form.
 TEST_CASE("masked_lm: the CUDA kernels at every edge of a tile, a chunk and a stage") {
-  for (const int64_t vocab : {2, 63, 64, 65, 511, 513, 1100}) check_device(masked_lm_record({.slots = 7, .vocab = vocab, .cols = 16}));
-  for (const int64_t slots : {1, 15, 17, 128, 300}) check_device(masked_lm_record({.slots = slots, .vocab = 100, .cols = 40}));
-  for (const int64_t cols : {8, 64, 65, 72, 128, 136, 264}) {
-    OpRecord record = masked_lm_record({.slots = 20, .vocab = 200, .cols = cols});
-    record.ulps = 4;  // lse, about 6, is kept in fp32: a relative error of 2^-22 in every probability
-    check_device(record);
-  }
+  const std::vector<DType> both{DType::f32, DType::bf16}, tensor_core{DType::bf16};
+  for (const int64_t vocab : {2, 31, 33, 65}) check_device_in({.slots = 7, .vocab = vocab, .cols = 16}, both);
+  for (const int64_t vocab : {127, 128, 129, 513, 1100}) check_device_in({.slots = 7, .vocab = vocab, .cols = 16}, tensor_core);
+  for (const int64_t slots : {15, 17, 129}) check_device_in({.slots = slots, .vocab = 70, .cols = 40}, both);
+  for (const int64_t slots : {1, 65, 300}) check_device_in({.slots = slots, .vocab = 70, .cols = 40}, tensor_core);
+  for (const int64_t cols : {5, 65}) check_device_in({.slots = 9, .vocab = 70, .cols = cols}, both);
+  for (const int64_t cols : {8, 64, 72, 136, 264}) check_device_in({.slots = 70, .vocab = 130, .cols = cols}, tensor_core);
 }
 
 TEST_CASE("masked_lm: the CUDA kernels at real widths, and with more than one part of dhidden") {
-  const auto check = [](const Options& options, std::vector<DType> types) {
-    OpRecord record = masked_lm_record(options);
-    record.device_dtypes = std::move(types);
-    check_device(record);
-  };
-  check({.slots = 140, .vocab = 600, .cols = 128, .temperature = 0.7, .disallow_correct = true}, {DType::f32, DType::bf16});
-  check({.slots = 19, .vocab = 4200, .cols = 64, .keep_logits = false}, {DType::bf16});
-  check({.slots = 5, .vocab = 130, .cols = 768}, {DType::bf16});
-  check_device(masked_lm_record({.slots = 40, .vocab = 3000, .uniform = true}));
-  check_device(masked_lm_record({.slots = 300, .vocab = 7, .disallow_correct = true, .uniform = true}));
+  check_device_in({.slots = 140, .vocab = 530, .cols = 128, .temperature = 0.7, .disallow_correct = true}, {DType::bf16});
+  check_device_in({.slots = 19, .vocab = 100, .cols = 128}, {DType::f32});
+  check_device_in({.slots = 6, .vocab = 4200, .cols = 64, .keep_logits = false}, {DType::bf16});
+  check_device_in({.slots = 5, .vocab = 130, .cols = 768}, {DType::bf16});
+  check_device_in({.slots = 40, .vocab = 3000, .uniform = true}, {DType::f32});
+  check_device_in({.slots = 300, .vocab = 7, .disallow_correct = true, .uniform = true}, {DType::f32});
 }
 
 TEST_CASE("masked_lm: the same bits with 1, 2 and 4 threads") {

@@ -1,5 +1,5 @@
 // The masked-LM head over the vocabulary: kernels/masked_lm.h, docs/ops/masked_lm.md. Logits are computed tile by tile (128 rows x
-// 64 columns, a row a slot and a column an id, or the other way round for dword), used, and dropped, as attention does with its
+// 32 columns, a row a slot and a column an id, or the other way round for dword), used, and dropped, as attention does with its
 // scores. Slots of weight 0 are taken out of the way first. Every reduction has one order, a function of the shapes.
 #include "kernels/masked_lm.h"
 
@@ -15,7 +15,7 @@ using namespace cuda;
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarpSize;
 constexpr int kRows = 16 * kWarps;       // of a tile; 16 a warp
-constexpr int kCols = 64;                // of a tile
+constexpr int kCols = 32;                // of a tile
 constexpr int kBlocks = kCols / 16;      // of columns
 constexpr int kChunk = 512;              // ids a block of the forward pass goes through
 constexpr int kSplit = 2048;             // ids a block of dhidden goes through
@@ -102,11 +102,20 @@ template <int kW> struct TensorCore {
     }
   }
 
+  // Where this lane's row of the four matrices of a block of 16 rows of y begins: matrix m has rows 4 (n / 2) + 2 (m / 2) + n % 2, so
+  // that column 2 t + k of product j is row 4 t + 2 j + k; odd matrices lie one piece to the right. One pattern for both products.
+  struct YAddress {
+    int row, piece;
+  };
+  static __device__ YAddress y_address() {
+    const int lane = lane_index(), row = 4 * (lane % 8 / 2) + 2 * (lane / 16) + lane % 2;
+    return {row, lane / 8 % 2 ^ y_swizzle(row)};
+  }
+
   // tile += x y^T
   static __device__ void multiply(Tile& tile, const Stage& s) {
-    const int lane = lane_index(), matrix = lane / 8;
-    const int x_row = 16 * warp_index() + lane % 16, x_piece = lane / 16 ^ x_swizzle(x_row);
-    const int y_row = 4 * (lane % 8 / 2) + 2 * (matrix / 2) + lane % 2, y_piece = matrix % 2 ^ y_swizzle(y_row);
+    const int x_row = 16 * warp_index() + lane_index() % 16, x_piece = lane_index() / 16 ^ x_swizzle(x_row);
+    const YAddress y = y_address();
 #pragma unroll
     for (int k = 0; k < kW / 16; ++k) {
       FragA a;
@@ -114,7 +123,7 @@ template <int kW> struct TensorCore {
 #pragma unroll
       for (int b = 0; b < kBlocks; ++b) {
         uint32_t r[4];
-        ldmatrix_x4(r, &s.y[16 * b + y_row][8 * (y_piece ^ 2 * k)]);
+        ldmatrix_x4(r, &s.y[16 * b + y.row][8 * (y.piece ^ 2 * k)]);
         mma_m16n8k16(tile.c[b][0], a, {{r[0], r[1]}});
         mma_m16n8k16(tile.c[b][1], a, {{r[2], r[3]}});
       }
@@ -123,8 +132,7 @@ template <int kW> struct TensorCore {
 
   // out += tile y, the tile rounded to bf16: its fragments are the first operand as they stand.
   static __device__ void accumulate(FragC (&out)[kW / 8], const Tile& tile, const Stage& s, Shared&) {
-    const int lane = lane_index(), matrix = lane / 8;
-    const int y_row = 4 * (lane % 8 / 2) + 2 * (matrix % 2) + lane % 2, y_piece = matrix / 2 ^ y_swizzle(y_row);
+    const YAddress y = y_address();
 #pragma unroll
     for (int b = 0; b < kBlocks; ++b) {
       FragA a;
@@ -136,9 +144,9 @@ template <int kW> struct TensorCore {
 #pragma unroll
       for (int n = 0; n < kW / 16; ++n) {
         uint32_t r[4];
-        ldmatrix_x4<true>(r, &s.y[16 * b + y_row][8 * (y_piece ^ 2 * n)]);
-        mma_m16n8k16(out[2 * n], a, {{r[0], r[1]}});
-        mma_m16n8k16(out[2 * n + 1], a, {{r[2], r[3]}});
+        ldmatrix_x4<true>(r, &s.y[16 * b + y.row][8 * (y.piece ^ 2 * n)]);
+        mma_m16n8k16(out[2 * n], a, {{r[0], r[2]}});
+        mma_m16n8k16(out[2 * n + 1], a, {{r[1], r[3]}});
       }
     }
   }
@@ -269,6 +277,17 @@ template <bool kBackward> __global__ void __launch_bounds__(kThreads) masked_lm_
   }
 }
 
+// Walks the pieces of width of one tile of columns after another; two stages take turns.
+struct Step {
+  int col;  // the tile's first
+  int piece = 0, stage = 0;
+  __device__ Step next(int pieces) const {
+    const bool last = piece + 1 == pieces;
+    return {last ? col + kCols : col, last ? 0 : piece + 1, 1 - stage};
+  }
+  __device__ int parity() const { return col / kCols % 2; }  // of the tile
+};
+
 template <class T> struct ForwardArgs {
   const T *hidden, *word, *bias;
   const UsedSlot* used;
@@ -299,23 +318,22 @@ struct RowPass {
 // cp.async, hidden stays in shared memory (widths above one stage are streamed too). Online (max, sum of exponentials), argmax and
 // best perturbed logit in fp32; ids beyond the vocabulary have bias -inf. Traffic: hidden once a chunk, word once a tile of slots
 // (both from L2 but for the first), 32 bytes a slot and chunk; no logits unless asked for.
-template <class P> __global__ void __launch_bounds__(kThreads) masked_lm_forward_kernel(ForwardArgs<typename P::T> a) {
+template <class P> __global__ void __launch_bounds__(kThreads, 2) masked_lm_forward_kernel(ForwardArgs<typename P::T> a) {
   auto& sm = block_shared<ForwardShared<P>>();
   const int count = *a.count, first_row = block_index().x * kRows, first_id = block_index().y * kChunk;
   if (first_row >= count) return;
   const Operand<typename P::T> hidden{a.hidden, a.used, count, a.width}, word{a.word, nullptr, a.vocab, a.width};
   const int end_id = first_id + kChunk < a.vocab ? first_id + kChunk : a.vocab;
-  const int pieces = ceil_div(a.width, P::kWidth), steps = ceil_div(end_id - first_id, kCols) * pieces;
-  const auto load = [&](int step) {
-    const int tile = step / pieces, piece = step % pieces, id = first_id + tile * kCols;
-    P::load(sm.product.stage[step % 2], hidden, first_row, word, id, piece * P::kWidth, pieces > 1 || step < 2);
-    if (piece == 0 && thread_index().x < kCols) {
-      const int mine = id + thread_index().x;
-      sm.bias[tile % 2][thread_index().x] = mine < a.vocab ? to_float(a.bias[mine]) : -kInfinity;
+  const int pieces = ceil_div(a.width, P::kWidth);
+  const auto load = [&](const Step& to) {
+    P::load(sm.product.stage[to.stage], hidden, first_row, word, to.col, to.piece * P::kWidth, pieces > 1 || to.col < first_id + 2 * kCols);
+    if (to.piece == 0 && thread_index().x < kCols) {
+      const int mine = to.col + thread_index().x;
+      sm.bias[to.parity()][thread_index().x] = mine < a.vocab ? to_float(a.bias[mine]) : -kInfinity;
     }
     copy_async_commit();
   };
-  load(0);
+  load({first_id});
 
   const uint64_t key = a.state->seed ^ a.site;
   const uint32_t step_index = a.state->step;
@@ -331,26 +349,26 @@ template <class P> __global__ void __launch_bounds__(kThreads) masked_lm_forward
   }
   const bool warp_has_rows = first_row + 16 * warp_index() < count;
   Tile tile;
-  for (int step = 0; step < steps; ++step) {
+  for (Step step{first_id}, next; step.col < end_id; step = next) {
+    next = step.next(pieces);
     copy_async_wait<0>();
     sync_block();
-    if (step + 1 < steps) load(step + 1);
+    if (next.col < end_id) load(next);
     if (!warp_has_rows) continue;
-    if (step % pieces == 0) tile.clear();
-    P::multiply(tile, sm.product.stage[step % 2]);
-    if (step % pieces != pieces - 1) continue;
+    if (step.piece == 0) tile.clear();
+    P::multiply(tile, sm.product.stage[step.stage]);
+    if (next.piece > 0) continue;
 
-    const int id0 = first_id + step / pieces * kCols;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       RowPass& r = row[i];
       const float old_max = r.max;
 #pragma unroll
       for (int b = 0; b < kBlocks; ++b) {
-        const Vec<float, 4> bias = load_vec<4>(&sm.bias[step / pieces % 2][tile_col(b, 0)]);
+        const Vec<float, 4> bias = load_vec<4>(&sm.bias[step.parity()][tile_col(b, 0)]);
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
-          const int id = id0 + tile_col(b, c);
+          const int id = step.col + tile_col(b, c);
           const float logit = tile.at(i, b, c) += bias[c];
           if (logit > r.max) {
             r.max = logit;
@@ -363,7 +381,7 @@ template <class P> __global__ void __launch_bounds__(kThreads) masked_lm_forward
       r.sum *= P::exponential(old_max - top);
 #pragma unroll
       for (int b = 0; b < kBlocks; ++b) {
-        const int id = id0 + tile_col(b, 0);
+        const int id = step.col + tile_col(b, 0);
         const Bits128 bits = philox(key, {step_index, r.sequence, r.position, r.group + static_cast<uint32_t>(id) / 4});
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
@@ -385,7 +403,7 @@ template <class P> __global__ void __launch_bounds__(kThreads) masked_lm_forward
       for (int b = 0; b < kBlocks; ++b)
 #pragma unroll
         for (int c = 0; c < 4; ++c)
-          if (id0 + tile_col(b, c) < a.vocab) logits[id0 + tile_col(b, c)] = tile.at(i, b, c);
+          if (step.col + tile_col(b, c) < a.vocab) logits[step.col + tile_col(b, c)] = tile.at(i, b, c);
     }
   }
   if (!warp_has_rows) return;
@@ -526,18 +544,30 @@ template <class T> struct BackwardArgs {
   GradMode mode, dbias_mode;
 };
 
+// What the gradient of a slot's logits needs.
+struct alignas(16) SlotGradient {
+  float lse, factor;
+  int target, unused;
+};
+__device__ inline SlotGradient slot_gradient(const UsedSlot* used, int k, int count) {
+  if (k >= count) return {0, 0, -1, 0};
+  return {used[k].lse, used[k].factor, used[k].target, 0};
+}
+
 template <class P> struct BackwardShared {
   typename P::Shared product;
-  // Of the columns: ids have a bias, slots the rest.
-  float bias[2][kCols], lse[2][kCols], factor[2][kCols];
-  int target[2][kCols];
+  float bias[2][kCols];           // where columns are ids
+  SlotGradient column[2][kCols];  // where they are slots
+  float row_bias[kRows];
+  SlotGradient row[kRows];
+  float row_sum[kRows][4];        // of dlogits, each lane's own
 };
 
 // Computes logits again, dlogits = factor (softmax - onehot) in their place, and out = dlogits · columns' operand.
 // kWord: rows are ids, columns all used slots: a block makes 128 rows of dword and dbias. Otherwise rows are used slots, columns
 // 2,048 ids: a partial dhidden. A warp has 16 rows; widths above one stage are streamed through it, and a block of its own makes each
 // slice of the output. Traffic: as forward, with the two operands' parts exchanged for kWord; out once.
-template <class P, bool kWord> __global__ void __launch_bounds__(kThreads) masked_lm_backward_kernel(BackwardArgs<typename P::T> a) {
+template <class P, bool kWord> __global__ void __launch_bounds__(kThreads, 2) masked_lm_backward_kernel(BackwardArgs<typename P::T> a) {
   using T = typename P::T;
   auto& sm = block_shared<BackwardShared<P>>();
   const int count = *a.count, first_row = block_index().x * kRows;
@@ -548,79 +578,65 @@ template <class P, bool kWord> __global__ void __launch_bounds__(kThreads) maske
   const int first_col = block_index().y * kSplit;  // of slots there is one split
   const int end_col = kWord || first_col + kSplit > y.count ? y.count : first_col + kSplit;
   const int pieces = ceil_div(a.width, P::kWidth), slice = block_index().z;
-  const int steps = ceil_div(end_col - first_col, kCols) * pieces;
   // The slice comes last of a tile's pieces: its columns are in the stage when the tile is complete.
-  const auto load = [&](int step) {
-    const int tile = step / pieces, piece = (step + slice + 1) % pieces, col = first_col + tile * kCols;
-    P::load(sm.product.stage[step % 2], x, first_row, y, col, piece * P::kWidth, pieces > 1 || step < 2);
-    if (step % pieces == 0 && thread_index().x < kCols) {
-      const int j = thread_index().x, mine = col + j;
+  const auto load = [&](const Step& to) {
+    const int piece = to.piece + slice + 1;
+    P::load(sm.product.stage[to.stage], x, first_row, y, to.col, (piece < pieces ? piece : piece - pieces) * P::kWidth,
+            pieces > 1 || to.col < first_col + 2 * kCols);
+    if (to.piece == 0 && thread_index().x < kCols) {
+      const int j = thread_index().x, mine = to.col + j;
       if (kWord) {
-        const bool is_used = mine < count;
-        sm.lse[tile % 2][j] = is_used ? a.used[mine].lse : 0;
-        sm.factor[tile % 2][j] = is_used ? a.used[mine].factor : 0;
-        sm.target[tile % 2][j] = is_used ? a.used[mine].target : -1;
+        sm.column[to.parity()][j] = slot_gradient(a.used, mine, count);
       } else {
-        sm.bias[tile % 2][j] = mine < a.vocab ? to_float(a.bias[mine]) : -kInfinity;
+        sm.bias[to.parity()][j] = mine < a.vocab ? to_float(a.bias[mine]) : -kInfinity;
       }
     }
     copy_async_commit();
   };
-  if (steps > 0) load(0);
+  if (first_col < end_col) load({first_col});
 
-  float row_bias[2] = {}, row_lse[2] = {}, row_factor[2] = {}, row_sum[2] = {};
-  int row_target[2] = {-1, -1};
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int r = first_row + tile_row(i);
-    if (r >= x.count) continue;
-    if (kWord) {
-      row_bias[i] = to_float(a.bias[r]);
-    } else {
-      row_lse[i] = a.used[r].lse;
-      row_factor[i] = a.used[r].factor;
-      row_target[i] = a.used[r].target;
-    }
+  if (const int r = first_row + thread_index().x; thread_index().x < kRows) {
+    if (kWord) sm.row_bias[thread_index().x] = r < a.vocab ? to_float(a.bias[r]) : 0;
+    else sm.row[thread_index().x] = slot_gradient(a.used, r, count);
   }
+  if (kWord)
+    for (int i = 0; i < 2; ++i) sm.row_sum[tile_row(i)][lane_index() % 4] = 0;
   const bool warp_has_rows = first_row + 16 * warp_index() < x.count;
   FragC out[P::kWidth / 8] = {};
   Tile tile;
-  for (int step = 0; step < steps; ++step) {
+  for (Step step{first_col}, next; step.col < end_col; step = next) {
+    next = step.next(pieces);
     copy_async_wait<0>();
     sync_block();
-    if (step + 1 < steps) load(step + 1);
+    if (next.col < end_col) load(next);
     if (!warp_has_rows) continue;
-    if (step % pieces == 0) tile.clear();
-    P::multiply(tile, sm.product.stage[step % 2]);
-    if (step % pieces != pieces - 1) continue;
+    if (step.piece == 0) tile.clear();
+    P::multiply(tile, sm.product.stage[step.stage]);
+    if (next.piece > 0) continue;
 
-    const int parity = step / pieces % 2, col0 = first_col + step / pieces * kCols;
+    float sum[2] = {};
 #pragma unroll
     for (int b = 0; b < kBlocks; ++b) {
-      Vec<float, 4> bias, lse, factor;
-      Vec<int, 4> target;
-      if (kWord) {
-        lse = load_vec<4>(&sm.lse[parity][tile_col(b, 0)]);
-        factor = load_vec<4>(&sm.factor[parity][tile_col(b, 0)]);
-        target = load_vec<4>(&sm.target[parity][tile_col(b, 0)]);
-      } else {
-        bias = load_vec<4>(&sm.bias[parity][tile_col(b, 0)]);
-      }
+      Vec<float, 4> bias{};
+      if (!kWord) bias = load_vec<4>(&sm.bias[step.parity()][tile_col(b, 0)]);
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
+        SlotGradient of{};
+        if (kWord) of = sm.column[step.parity()][tile_col(b, c)];
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          const float logit = tile.at(i, b, c) + (kWord ? row_bias[i] : bias[c]);
-          const bool hit = kWord ? target[c] == first_row + tile_row(i) : row_target[i] == col0 + tile_col(b, c);
-          const float f = kWord ? factor[c] : row_factor[i];
-          const float p = P::exponential(logit - (kWord ? lse[c] : row_lse[i]));
-          const float d = f == 0 ? 0 : f * (hit ? p - 1 : p);
+          if (!kWord) of = sm.row[tile_row(i)];
+          const int id = kWord ? first_row + tile_row(i) : step.col + tile_col(b, c);
+          const float p = P::exponential(tile.at(i, b, c) + (kWord ? sm.row_bias[tile_row(i)] : bias[c]) - of.lse);
+          const float d = of.factor == 0 ? 0 : of.factor * (of.target == id ? p - 1 : p);
           tile.at(i, b, c) = d;
-          if (kWord) row_sum[i] += d;
+          sum[i] += d;
         }
       }
     }
-    P::accumulate(out, tile, sm.product.stage[step % 2], sm.product);
+    if (kWord)
+      for (int i = 0; i < 2; ++i) sm.row_sum[tile_row(i)][lane_index() % 4] += sum[i];
+    P::accumulate(out, tile, sm.product.stage[step.stage], sm.product);
   }
   if (!warp_has_rows) return;
 
@@ -628,7 +644,7 @@ template <class P, bool kWord> __global__ void __launch_bounds__(kThreads) maske
   const size_t first_out = kWord ? 0 : static_cast<size_t>(block_index().y) * static_cast<size_t>(a.slots);
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const float sum = kWord ? warp_sum<4>(row_sum[i]) : 0;
+    const float sum = kWord ? warp_sum<4>(sm.row_sum[tile_row(i)][lane_index() % 4]) : 0;
     const int r = first_row + tile_row(i);
     if (r >= x.count) continue;
     if (kWord && slice == 0 && lane_index() % 4 == 0) put(a.dbias + r, sum, a.dbias_mode);
