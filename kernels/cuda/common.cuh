@@ -60,33 +60,6 @@ template <class T> __device__ inline void put(T* gradient, float value, GradMode
   else if (mode == GradMode::accumulate) *gradient = from_float<T>(to_float(*gradient) + value);
 }
 
-// Throws ConfigError when an op that needs the step's state has none.
-inline void check_state(std::string_view op, const StepState* state) {
-  if (!state) throw ConfigError(op, "expected a step state, got none");
-}
-
-// Throws ShapeError when workspace is smaller than needed bytes.
-inline void check_workspace(std::string_view op, const Tensor& workspace, size_t needed) {
-  if (needed > 0 && (!workspace || workspace.bytes() < needed))
-    throw ShapeError(op, "workspace has " + std::to_string(workspace ? workspace.bytes() : 0) + " bytes, expected at least " +
-                             std::to_string(needed));
-}
-
-// Hands out pieces of a workspace, each aligned to 256 bytes where the workspace is.
-class Scratch {
- public:
-  explicit Scratch(const Tensor& workspace) : next_(workspace.as<std::byte>()) {}
-  template <class T> T* take(int64_t n) {
-    T* p = reinterpret_cast<T*>(next_);
-    next_ += bytes<T>(n);
-    return p;
-  }
-  template <class T> static size_t bytes(int64_t n) { return (static_cast<size_t>(n) * sizeof(T) + 255) / 256 * 256; }
-
- private:
-  std::byte* next_;
-};
-
 // The sum of v over the warp's lanes up to this one.
 __device__ inline int warp_scan(int v, Site at = Site::current()) {
 #pragma unroll
