@@ -349,7 +349,7 @@ void reset_worker(Worker& w) {
   w.free_stacks.clear();
   for (const auto& stack : w.all_stacks) {
     w.free_stacks.push_back(stack.get());
-    unpoison(stack->low, static_cast<size_t>(stack->top - stack->low));
+    allow(stack->low, static_cast<size_t>(stack->top - stack->low));
   }
   w.ready_count = 0;
   for (int i = 0; i < kMaxWarps; ++i) w.warps[i].ready = w.warps[i].arrived = 0;
@@ -420,8 +420,8 @@ void run_blocks(Worker& w, Launch& launch) {
   w.shared = w.shared_end - (launch.shared_bytes + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment;
   if (kAsan) {
     char* low = w.shared_end - kMaxShared;
-    poison(low, kMaxShared);
-    unpoison(w.shared, launch.shared_bytes);
+    forbid(low, kMaxShared);
+    allow(w.shared, launch.shared_bytes);
   }
   w.start_order.resize(static_cast<size_t>(w.threads));
   const Extent3 b = launch.block;

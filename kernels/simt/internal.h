@@ -21,12 +21,12 @@ namespace electra::simt {
 
 #if defined(ELECTRA_SIMT_ASAN)
 inline constexpr bool kAsan = true;
-inline void poison(const void* p, size_t bytes) { __asan_poison_memory_region(p, bytes); }
-inline void unpoison(const void* p, size_t bytes) { __asan_unpoison_memory_region(p, bytes); }
+inline void forbid(const void* p, size_t bytes) { __asan_poison_memory_region(p, bytes); }
+inline void allow(const void* p, size_t bytes) { __asan_unpoison_memory_region(p, bytes); }
 #else
 inline constexpr bool kAsan = false;
-inline void poison(const void*, size_t) {}
-inline void unpoison(const void*, size_t) {}
+inline void forbid(const void*, size_t) {}
+inline void allow(const void*, size_t) {}
 #endif
 
 inline constexpr int kLanes = 32;

@@ -55,8 +55,8 @@ void* allocate(size_t bytes) {
   }
   char* p = first + (pages - rounded);
   std::memset(first, kNaN, pages);
-  poison(first - kPage, kPage + static_cast<size_t>(p - first));
-  poison(p + bytes, rounded - bytes + kPage);
+  forbid(first - kPage, kPage + static_cast<size_t>(p - first));
+  forbid(p + bytes, rounded - bytes + kPage);
   allocations()[p] = bytes;
   return p;
 }
@@ -69,7 +69,7 @@ void release(void* p) {
   char* first = reinterpret_cast<char*>(reinterpret_cast<uintptr_t>(p) & ~(kPage - 1));
   const size_t pages = round_up(static_cast<size_t>(static_cast<char*>(p) - first) + std::max<size_t>(it->second, 1), kPage);
   if (checker) checker->written(p, it->second, false);
-  poison(first, pages);
+  forbid(first, pages);
   madvise(first, pages, MADV_DONTNEED);
   mprotect(first, pages, PROT_NONE);  // for ever: a use after this faults
   allocations().erase(it);
