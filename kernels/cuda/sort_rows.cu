@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kThreads) count_digits_kernel(PassArgs a) {
 
 struct MoveShared {
   int32_t next[kWarps][kDigits];  // where the warp's next row of a digit goes
-  int32_t total[kWarps];
+  int32_t scan[kWarps];
 };
 
 // The lanes of `active` whose digit is this lane's.
@@ -77,16 +77,7 @@ __global__ void __launch_bounds__(kThreads) move_rows_kernel(PassArgs a) {
     if (block < block_index().x) before += count;
     total += count;
   }
-  int32_t sum = total;  // over the digits of the warp up to this one
-#pragma unroll
-  for (int delta = 1; delta < kWarpSize; delta *= 2) {
-    const int32_t below = shfl_up(sum, delta);
-    if (lane >= delta) sum += below;
-  }
-  if (lane == kWarpSize - 1) sm.total[warp] = sum;
-  sync_block();
-  int32_t next = before + sum - total;
-  for (int w = 0; w < warp; ++w) next += sm.total[w];
+  int32_t next = block_scan(total, sm.scan).before + before;  // its first barrier also ends the counting
 #pragma unroll
   for (int w = 0; w < kWarps; ++w) {
     const int32_t count = sm.next[w][thread];
