@@ -152,8 +152,11 @@ TEST_CASE("layer_norm: widths and numbers of rows") {
 
 // The device's kernels have a layout for each range of widths, to 8,192 columns.
 TEST_CASE("layer_norm: widths where the device's layouts change") {
-  for (const int64_t cols : {56, 72, 120, 136, 248, 255, 264, 512, 520, 776, 1023, 1025, 1032, 8192})
-    check_device(record_of({.rows = 9, .cols = cols, .residual = true, .drop_p = 0.1, .offsets = {0, 3, 8}}));
+  for (const int64_t cols : {56, 72, 120, 136, 248, 255, 264, 512, 520, 776, 1023, 1025, 1032, 8192}) {
+    const OpRecord record = record_of({.rows = 9, .cols = cols, .residual = true, .drop_p = 0.1, .offsets = {0, 3, 8}});
+    check_kernel(record);
+    check_device(record);
+  }
 }
 
 // Backward's blocks stay and go over the rows: each three times here.
@@ -161,8 +164,10 @@ TEST_CASE("layer_norm: more rows than the device's blocks take at a time") {
   OpRecord wide = record_of({.rows = 270, .cols = 1032, .drop_p = 0.1, .offsets = {0, 269}}), odd = record_of({.rows = 2120, .cols = 257});
   wide.device_dtypes = {DType::f32};
   odd.device_dtypes = {DType::bf16};
-  check_device(wide);
-  check_device(odd);
+  for (const OpRecord& record : {wide, odd}) {
+    check_kernel(record);
+    check_device(record);
+  }
 }
 
 // Between layers the gradient of a sum goes to both its operands, which may be one tensor; buffers are reused in place.
@@ -223,7 +228,7 @@ TEST_CASE("layer_norm: constant rows and large values stay finite") {
 // A mean that is off by an ulp makes y off by rstd times that, and rstd of a constant row is a million.
 TEST_CASE("layer_norm: a constant row gives beta exactly") {
   for (const double value : {0.1, 3.3, 100.1, 12345.678, -7.7})
-    for (const int64_t cols : {17, 40, 128, 256, 768, 1024})
+    for (const int64_t cols : {17, 40, 41, 128, 256, 328, 768, 1024})  // 41 times the float next to 1 / 41 is not 1
       for (const bool residual : {false, true})
         for (const Execution& e : executions(record_of({}))) {
           OpRecord record = record_of({.rows = 3, .cols = cols, .residual = residual});
@@ -300,6 +305,35 @@ TEST_CASE("layer_norm: the sum may be absent in evaluation") {
   }
 }
 
+void check_device_refuses(const OpRecord& record) {
+  if constexpr (kHasCudaBackend) {
+    const auto error = [&](const char* name, const Shape& shape, DType dtype, int shift = 0) {
+      Run run(record, DType::bf16, {}, Backend::cuda);
+      run.forward();
+      Tensor& t = run.arguments().tensors.at(name);
+      t = {t.as<std::byte>() + shift, shape, dtype};
+      return error_of<ShapeError>([&] {
+        run.forward();
+        run.backward();
+      });
+    };
+    CHECK(error("gamma", {15}, DType::bf16) == "[layer_norm] gamma has shape (15), expected (16)");
+    CHECK(error("y", {4, 15}, DType::bf16) == "[layer_norm] y has shape (4, 15), expected (4, 16)");
+    CHECK(error("mean", {4}, DType::bf16) == "[layer_norm] mean has type bf16, expected f32");
+    CHECK(error("sum", {4, 16}, DType::f32) == "[layer_norm] sum has type f32, expected bf16");
+    CHECK(error("sequence_offsets", {2}, DType::i64) == "[layer_norm] sequence_offsets has type i64, expected i32");
+    CHECK(error("dx", {4, 17}, DType::bf16) == "[layer_norm] dx has shape (4, 17), expected (4, 16)");
+    CHECK(error("dgamma", {16}, DType::bf16) == "[layer_norm] dgamma has type bf16, expected f32");
+    CHECK(error("dresidual", {4, 16}, DType::bf16, 8) == "[layer_norm] dresidual lies at an address that is no multiple of 16 bytes");
+    CHECK(error("workspace", {64}, DType::u8) == "[layer_norm] workspace has 64 bytes, expected at least 256");
+    CHECK(error_of<ShapeError>([&] { layer_norm_backward_workspace<Backend::cuda>(4, 8200, DType::f32); }) ==
+          "[layer_norm] expected rows of 1 to 8192 columns on this device, got 8200");
+    Run stateless(record, DType::f32, {}, Backend::cuda);
+    stateless.arguments().state = nullptr;
+    CHECK(error_of<ConfigError>([&] { stateless.forward(); }) == "[layer_norm] expected a step state, got none");
+  }
+}
+
 TEST_CASE("layer_norm refuses what does not fit") {
   const OpRecord record = record_of({.rows = 4, .cols = 16, .residual = true, .drop_p = 0.1, .offsets = {0, 4}});
   const auto forward_error = [&](const char* name, const Shape& shape, DType dtype) {
@@ -335,36 +369,7 @@ TEST_CASE("layer_norm refuses what does not fit") {
 
   run.arguments().state = nullptr;
   CHECK(error_of<ConfigError>([&] { run.forward(); }) == "[layer_norm] expected a step state, got none");
-}
-
-TEST_CASE("layer_norm on the device refuses what does not fit") {
-  if constexpr (kHasCudaBackend) {
-    const OpRecord record = record_of({.rows = 4, .cols = 16, .residual = true, .drop_p = 0.1, .offsets = {0, 4}});
-    const auto error = [&](const char* name, const Shape& shape, DType dtype, int shift = 0) {
-      Run run(record, DType::bf16, {}, Backend::cuda);
-      run.forward();
-      Tensor& t = run.arguments().tensors.at(name);
-      t = {t.as<std::byte>() + shift, shape, dtype};
-      return error_of<ShapeError>([&] {
-        run.forward();
-        run.backward();
-      });
-    };
-    CHECK(error("gamma", {15}, DType::bf16) == "[layer_norm] gamma has shape (15), expected (16)");
-    CHECK(error("y", {4, 15}, DType::bf16) == "[layer_norm] y has shape (4, 15), expected (4, 16)");
-    CHECK(error("mean", {4}, DType::bf16) == "[layer_norm] mean has type bf16, expected f32");
-    CHECK(error("sum", {4, 16}, DType::f32) == "[layer_norm] sum has type f32, expected bf16");
-    CHECK(error("sequence_offsets", {2}, DType::i64) == "[layer_norm] sequence_offsets has type i64, expected i32");
-    CHECK(error("dx", {4, 17}, DType::bf16) == "[layer_norm] dx has shape (4, 17), expected (4, 16)");
-    CHECK(error("dgamma", {16}, DType::bf16) == "[layer_norm] dgamma has type bf16, expected f32");
-    CHECK(error("dresidual", {4, 16}, DType::bf16, 8) == "[layer_norm] dresidual lies at an address that is no multiple of 16 bytes");
-    CHECK(error("workspace", {64}, DType::u8) == "[layer_norm] workspace has 64 bytes, expected at least 256");
-    CHECK(error_of<ShapeError>([&] { layer_norm_backward_workspace<Backend::cuda>(4, 8200, DType::f32); }) ==
-          "[layer_norm] expected rows of 1 to 8192 columns on this device, got 8200");
-    Run stateless(record, DType::f32, {}, Backend::cuda);
-    stateless.arguments().state = nullptr;
-    CHECK(error_of<ConfigError>([&] { stateless.forward(); }) == "[layer_norm] expected a step state, got none");
-  }
+  check_device_refuses(record);
 }
 
 // No rows: parameters still get their gradient, which is zero.

@@ -147,6 +147,28 @@ TEST_CASE("adamw and grad_norm: the oracle against another implementation") {
   }
 }
 
+// The copy, which the kernels of a bf16 model read, is the parameter rounded.
+void check_copy(int64_t n) {
+  const auto with_copy = [n](const Settings& settings) {
+    OpRecord record = adamw_record(n, settings);
+    record.results.push_back({.name = "copy", .shape = {n}, .cotangent = false, .dtype = DType::bf16});
+    return record;
+  };
+  Run run(with_copy({}), DType::f32, {}, Backend::cuda), alone(adamw_record(n, {}), DType::f32, {}, Backend::cuda);
+  run.forward();
+  run.check_memory(false);
+  alone.forward();
+  INFO(n << " elements");
+  CHECK(run.bytes("param") == alone.bytes("param"));
+  const std::vector<double> param = run.values("param"), copy = run.values("copy");
+  for (size_t i = 0; i < param.size(); ++i)
+    REQUIRE(copy[i] == static_cast<double>(to_float(to_bf16(static_cast<float>(param[i])))));
+  Run skipped(with_copy({.finite = 0}), DType::f32, {}, Backend::cuda);
+  const auto before = skipped.bytes("copy");
+  skipped.forward();
+  CHECK(skipped.bytes("copy") == before);
+}
+
 TEST_CASE("adamw: the float kernel follows the oracle for every size") {
   for (const int64_t n : {1, 15, 16, 17, 255, 256, 257, 1000, 65535, 65536, 65537, 140000}) {
     check_kernel(adamw_record(n, {}));
@@ -157,6 +179,8 @@ TEST_CASE("adamw: the float kernel follows the oracle for every size") {
     check_device(adamw_record(n, {.bias_correction = true, .adam_step = 2, .factor = 0.125}));
   }
   for (const int64_t n : {2047, 2048, 2049, 5000}) check_device(adamw_record(n, {}));  // a block takes 2,048 elements
+  if constexpr (kHasCudaBackend)
+    for (const int64_t n : {3, 255, 256, 2049, 5000}) check_copy(n);
 }
 
 TEST_CASE("adamw: bias correction far into a training") {
@@ -164,30 +188,6 @@ TEST_CASE("adamw: bias correction far into a training") {
     check_kernel(adamw_record(300, {.bias_correction = true, .adam_step = step}));
     check_device(adamw_record(300, {.bias_correction = true, .adam_step = step}));
   }
-}
-
-// What the kernels of a bf16 model read.
-TEST_CASE("adamw on the device: the copy is the parameter rounded to bf16") {
-  if constexpr (kHasCudaBackend)
-    for (const int64_t n : {3, 255, 256, 2049, 5000}) {
-      OpRecord record = adamw_record(n, {});
-      record.results.push_back({.name = "copy", .shape = {n}, .cotangent = false, .dtype = DType::bf16});
-      Run run(record, DType::f32, {}, Backend::cuda), alone(adamw_record(n, {}), DType::f32, {}, Backend::cuda);
-      run.forward();
-      run.check_memory(false);
-      alone.forward();
-      INFO(n << " elements");
-      CHECK(run.bytes("param") == alone.bytes("param"));
-      const std::vector<double> param = run.values("param"), copy = run.values("copy");
-      for (size_t i = 0; i < param.size(); ++i)
-        REQUIRE(copy[i] == static_cast<double>(to_float(to_bf16(static_cast<float>(param[i])))));
-      record = adamw_record(n, {.finite = 0});
-      record.results.push_back({.name = "copy", .shape = {n}, .cotangent = false, .dtype = DType::bf16});
-      Run skipped(record, DType::f32, {}, Backend::cuda);
-      const auto before = skipped.bytes("copy");
-      skipped.forward();
-      CHECK(skipped.bytes("copy") == before);
-    }
 }
 
 TEST_CASE("adamw: a fresh second moment keeps its digits in float") {
@@ -254,8 +254,9 @@ TEST_CASE("grad_norm: the norm and the clipping factor") {
   }
 }
 
-TEST_CASE("grad_norm: any size, against a plain sum, the same bits for any number of threads") {
-  for (const int64_t n : {1, 15, 16, 17, 255, 257, 65535, 65536, 65537, 200001}) {
+// 2.5 million elements: each of the device's blocks goes over the buffer three times.
+TEST_CASE("grad_norm: any size, against a plain sum, the same bits for any number of threads and under every schedule") {
+  for (const int64_t n : {1, 3, 4, 15, 16, 17, 255, 257, 1024, 1025, 65535, 65536, 65537, 200001, 2500001}) {
     const std::vector<double> grad = Random(7).normals(n, 1e-3);
     double squares = 0;
     for (const double g : grad) squares += g * g;
@@ -263,17 +264,7 @@ TEST_CASE("grad_norm: any size, against a plain sum, the same bits for any numbe
     INFO(n << " elements");
     CHECK(one.norm == Approx(std::sqrt(squares)).epsilon(1e-12));
     for (const int threads : {2, 4}) CHECK(Norm(grad, 0, 1, kFloatOnCpu, threads).result.norm == one.norm);
-  }
-}
-
-// 2.5 million elements: each of the device's blocks goes over the buffer three times.
-TEST_CASE("grad_norm on the device: any size, the same bits under every schedule") {
-  if constexpr (kHasCudaBackend)
-    for (const int64_t n : {1, 3, 4, 5, 255, 1023, 1024, 1025, 4099, 270001, 2500001}) {
-      const std::vector<double> grad = Random(7).normals(n, 1e-3);
-      double squares = 0;
-      for (const double g : grad) squares += g * g;
-      INFO(n << " elements");
+    if constexpr (kHasCudaBackend) {
       const Execution device{DType::f32, Backend::cuda};
       const double norm = Norm(grad, 0, 1, device).result.norm;
       CHECK(norm == Approx(std::sqrt(squares)).epsilon(1e-12));
@@ -284,6 +275,7 @@ TEST_CASE("grad_norm on the device: any size, the same bits under every schedule
         CHECK(again == norm);
       }
     }
+  }
 }
 
 TEST_CASE("grad_norm: no finite float gradient overflows or vanishes") {
@@ -306,6 +298,40 @@ TEST_CASE("grad_norm: a gradient or a loss that is not finite stops the update")
         CHECK(norm.result.factor == 0);
       }
     }
+}
+
+void check_device_refuses() {
+  if constexpr (kHasCudaBackend) {
+    Stream stream = test_device().stream();
+    const DeviceValue<std::array<float, 8>> values(stream);
+    const DeviceValue<std::array<uint8_t, 4>> ids(stream);
+    const DeviceValue<std::array<ParameterGroup, 2>> groups(stream, kGroups);
+    const DeviceValue<GradNorm> norm(stream);
+    const DeviceValue<StepState> state(stream);
+    const Tensor four{values.data(), {4}, DType::f32}, three{values.data(), {3}, DType::f32}, doubles{values.data(), {4}, DType::f64};
+    const AdamW good{.param = four, .grad = four, .m = four, .v = four, .group_ids = ids.data()->data(), .groups = groups.data()->data(),
+                     .grad_norm = norm.data(), .state = state.data()};
+    const auto error = [&](auto change) {
+      AdamW args = good;
+      change(args);
+      return error_of<Error>([&] { adamw<Backend::cuda>(args, stream); });
+    };
+    CHECK(error([&](AdamW& a) { a.m = three; }) == "[adamw] m has shape (3), expected (4)");
+    CHECK(error([&](AdamW& a) { a.param = doubles; }) == "[adamw] param has type f64, expected f32");
+    CHECK(error([&](AdamW& a) { a.copy = four; }) == "[adamw] copy has type f32, expected bf16");
+    CHECK(error([&](AdamW& a) { a.v = {values.data()->data() + 1, {4}, DType::f32}; }) ==
+          "[adamw] v lies at an address that is no multiple of 16 bytes");
+    CHECK(error([&](AdamW& a) { a.grad_norm = nullptr; }) == "[adamw] expected the result of grad_norm, got none");
+    CHECK(error([&](AdamW& a) { a.state = nullptr; }) == "[adamw] expected a step state, got none");
+    const auto norm_error = [&](const Tensor& grad, const Tensor& loss) {
+      return error_of<Error>([&] {
+        grad_norm<Backend::cuda>({.grad = grad, .loss = loss, .result = norm.data(), .workspace = {}}, stream);
+      });
+    };
+    CHECK(norm_error(doubles, four) == "[grad_norm] grad has type f64, expected f32");
+    CHECK(norm_error(four, four) == "[grad_norm] loss has shape (4), expected (1)");
+    CHECK(norm_error(four, {values.data(), {1}, DType::f32}) == "[grad_norm] workspace has 0 bytes, expected at least 256");
+  }
 }
 
 TEST_CASE("optimizer: wrong tensors are named") {
@@ -355,38 +381,5 @@ TEST_CASE("optimizer: wrong tensors are named") {
                     "[grad_norm] loss has shape (8), expected (1)");
   CHECK_THROWS_WITH(grad_norm<Backend::cpu>({.grad = eight, .loss = {data, {1}, DType::f32}, .result = &result, .workspace = {}}, stream),
                     "[grad_norm] workspace has 0 bytes, expected at least 64");
-}
-
-TEST_CASE("optimizer on the device: wrong tensors are named") {
-  if constexpr (kHasCudaBackend) {
-    Stream stream = test_device().stream();
-    const DeviceValue<std::array<float, 8>> values(stream);
-    const DeviceValue<std::array<uint8_t, 4>> ids(stream);
-    const DeviceValue<std::array<ParameterGroup, 2>> groups(stream, kGroups);
-    const DeviceValue<GradNorm> norm(stream);
-    const DeviceValue<StepState> state(stream);
-    const Tensor four{values.data(), {4}, DType::f32}, three{values.data(), {3}, DType::f32}, doubles{values.data(), {4}, DType::f64};
-    const AdamW good{.param = four, .grad = four, .m = four, .v = four, .group_ids = ids.data()->data(), .groups = groups.data()->data(),
-                     .grad_norm = norm.data(), .state = state.data()};
-    const auto error = [&](auto change) {
-      AdamW args = good;
-      change(args);
-      return error_of<Error>([&] { adamw<Backend::cuda>(args, stream); });
-    };
-    CHECK(error([&](AdamW& a) { a.m = three; }) == "[adamw] m has shape (3), expected (4)");
-    CHECK(error([&](AdamW& a) { a.param = doubles; }) == "[adamw] param has type f64, expected f32");
-    CHECK(error([&](AdamW& a) { a.copy = four; }) == "[adamw] copy has type f32, expected bf16");
-    CHECK(error([&](AdamW& a) { a.v = {values.data()->data() + 1, {4}, DType::f32}; }) ==
-          "[adamw] v lies at an address that is no multiple of 16 bytes");
-    CHECK(error([&](AdamW& a) { a.grad_norm = nullptr; }) == "[adamw] expected the result of grad_norm, got none");
-    CHECK(error([&](AdamW& a) { a.state = nullptr; }) == "[adamw] expected a step state, got none");
-    const auto norm_error = [&](const Tensor& grad, const Tensor& loss) {
-      return error_of<Error>([&] {
-        grad_norm<Backend::cuda>({.grad = grad, .loss = loss, .result = norm.data(), .workspace = {}}, stream);
-      });
-    };
-    CHECK(norm_error(doubles, four) == "[grad_norm] grad has type f64, expected f32");
-    CHECK(norm_error(four, four) == "[grad_norm] loss has shape (4), expected (1)");
-    CHECK(norm_error(four, {values.data(), {1}, DType::f32}) == "[grad_norm] workspace has 0 bytes, expected at least 256");
-  }
+  check_device_refuses();
 }
