@@ -29,11 +29,11 @@ struct MaskedLmForward {
   Tensor word;                 // (V, E)
   Tensor bias;                 // (V)
   Tensor targets, rows, weights, sequence_offsets;  // i32 (slots), i32 (slots), f32 (slots), i32 (sequences + 1)
-  Tensor loss;                 // (1), of hidden's dtype
+  Tensor loss;                 // (1), like lse and logits of accumulate_type of hidden's dtype
   Tensor lse;                  // (slots), for backward
   Tensor sampled_ids;          // (slots) i32
   Tensor sums;                 // (kMaskedLmSums) f64: MaskedLmSums
-  Tensor logits;               // (slots, V) of hidden's dtype, or absent: written for tests and golden files only
+  Tensor logits;               // (slots, V), or absent: written for tests and golden files only
   Tensor workspace;            // masked_lm_workspace() bytes
   int64_t vocab_size = 0;      // V, needed where word is absent
   double temperature = 1;
@@ -45,12 +45,16 @@ struct MaskedLmForward {
 struct MaskedLmBackward {
   Tensor hidden, word, bias, targets, weights, lse;
   Tensor dloss;                // (1)
-  Tensor dhidden, dword, dbias;
+  Tensor dhidden;              // of hidden's dtype
+  Tensor dword, dbias;         // of accumulate_type
   GradMode dhidden_mode = GradMode::write, dword_mode = GradMode::write, dbias_mode = GradMode::write;
   Tensor workspace;
   const StepState* state = nullptr;
 };
 
+// The CPU takes f64 and f32, CUDA f32 and bf16 (on the tensor core where 8 divides E) in memory aligned to 16 bytes. What lies in
+// device memory is not checked there: a target outside the vocabulary makes the loss NaN, a row beyond the last offset is a place of
+// its own.
 template <Backend B> size_t masked_lm_workspace(int64_t slots, int64_t vocab_size, int64_t cols, int max_threads, DType dtype);
 template <Backend B> void masked_lm_forward(const MaskedLmForward& args, Stream& stream);
 template <Backend B> void masked_lm_backward(const MaskedLmBackward& args, Stream& stream);

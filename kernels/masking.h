@@ -1,5 +1,6 @@
 // Masking and corruption: what the generator reads, and what the discriminator reads (ELECTRA, section 2; masking as in
-// the original's pretrain_helpers.py, deviations named).
+// the original's pretrain_helpers.py, deviations named). Every backend writes the same bits. The CPU checks offsets and rows
+// (DataError); CUDA checks shapes and types alone, and takes ids and gathered values (f32, bf16) aligned to 16 bytes.
 #pragma once
 #include "kernels/core/backend.h"
 #include "kernels/core/device.h"

@@ -222,7 +222,7 @@ OpRecord golden_record(const GoldenCase& golden) {
 }
 
 // How often each id is sampled at `draws` slots with these logits; each slot is a row of its own.
-std::vector<double> sample_counts(const std::vector<double>& logits, int64_t draws, Options o) {
+std::vector<double> sample_counts(const std::vector<double>& logits, int64_t draws, Options o, Place place = {DType::f32, Backend::cpu}) {
   o.slots = draws;
   o.vocab = static_cast<int64_t>(logits.size());
   o.cols = 1;
@@ -236,7 +236,7 @@ std::vector<double> sample_counts(const std::vector<double>& logits, int64_t dra
   input(record, "weights").assign(n, 1);
   input(record, "targets").assign(n, 2);
   std::iota(input(record, "rows").begin(), input(record, "rows").end(), 0);
-  Run run(record, DType::f32);
+  Run run = run_on(record, place);
   run.forward();
   std::vector<double> counts(logits.size());
   for (const double id : run.values("sampled_ids")) counts[static_cast<size_t>(id)] += 1;
@@ -265,6 +265,7 @@ TEST_CASE("masked_lm: values, samples and gradients of PyTorch, and the float ke
     const OpRecord record = golden_record(golden);
     check_golden(record, golden);
     check_kernel(record);
+    check_device(record);
   }
 }
 
@@ -362,6 +363,11 @@ TEST_CASE("masked_lm: uniform samples are uniform, and a disallowed id is never 
     p.assign(70, 1.0 / 69);
     p[2] = 0;
     CHECK(chi_square(counts, p) < 115);
+    if (!kHasCudaBackend) continue;
+    const std::vector<double> device_counts =
+        sample_counts(nothing, 3000, {.disallow_correct = true, .uniform = uniform}, {DType::f32, Backend::cuda});
+    CHECK(device_counts[2] == 0);
+    CHECK(chi_square(device_counts, p) < 115);
   }
 }
 

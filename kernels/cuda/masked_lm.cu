@@ -72,6 +72,8 @@ template <class T> struct Operand {
 template <int kW> struct TensorCore {
   using T = bf16;
   static constexpr int kWidth = kW;
+  // Backward blocks an SM: at width 128 the accumulators (64 registers of output, 16 of logits) do not fit twice.
+  static constexpr int kBackwardBlocks = kW == 64 ? 2 : 1;
   // Rows of kW / 8 pieces of 16 bytes; a piece stands at its number xor the swizzle of its row, so that the eight rows of a matrix
   // that ldmatrix reads, consecutive in x, 4 (n / 2) + n % 2 from an even one in y, lie in eight different groups of banks.
   struct alignas(128) Stage {
@@ -158,6 +160,7 @@ template <int kW> struct TensorCore {
 template <class Element> struct Plain {
   using T = Element;
   static constexpr int kWidth = 64;
+  static constexpr int kBackwardBlocks = 1;
   struct Stage {
     float x[kRows][kWidth + 1], y[kCols][kWidth + 1];  // odd strides: no bank conflicts
   };
@@ -567,7 +570,7 @@ template <class P> struct BackwardShared {
 // kWord: rows are ids, columns all used slots: a block makes 128 rows of dword and dbias. Otherwise rows are used slots, columns
 // 2,048 ids: a partial dhidden. A warp has 16 rows; widths above one stage are streamed through it, and a block of its own makes each
 // slice of the output. Traffic: as forward, with the two operands' parts exchanged for kWord; out once.
-template <class P, bool kWord> __global__ void __launch_bounds__(kThreads, 2) masked_lm_backward_kernel(BackwardArgs<typename P::T> a) {
+template <class P, bool kWord> __global__ void __launch_bounds__(kThreads, P::kBackwardBlocks) masked_lm_backward_kernel(BackwardArgs<typename P::T> a) {
   using T = typename P::T;
   auto& sm = block_shared<BackwardShared<P>>();
   const int count = *a.count, first_row = block_index().x * kRows;
