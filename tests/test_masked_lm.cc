@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include "kernels/core/bf16.h"
 #include "kernels/core/error.h"
@@ -400,6 +401,23 @@ TEST_CASE("masked_lm: samples change with step, seed and sequence, and not with 
   run.forward();
   const std::vector<double> second = run.values("sampled_ids");
   CHECK(std::equal(second.begin() + 10, second.end(), first.begin() + 10));
+}
+
+TEST_CASE("masked_lm: each draw of a repeated row is its own") {
+  OpRecord record = masked_lm_record({.slots = 12, .vocab = 300, .cols = 8});
+  input(record, "hidden").assign(12 * 8, 0.125);
+  input(record, "weights").assign(12, 1);
+  input(record, "weights")[6] = 0;  // ends a run: the next slot is a first draw again
+  input(record, "rows") = {2, 2, 2, 5, 5, 5, 0, 5, 7, 7, 7, 7};
+  check_device(record);
+  for (const Place& place : places()) {
+    Run run = run_on(record, place);
+    run.forward();
+    const std::vector<double> ids = run.values("sampled_ids");
+    CHECK(ids[3] == ids[7]);
+    CHECK(std::set<double>{ids[0], ids[1], ids[2]}.size() > 1);
+    CHECK(std::set<double>(ids.begin() + 8, ids.end()).size() > 1);
+  }
 }
 
 TEST_CASE("masked_lm: equal logits: lse is ln V and ties go to the smaller id") {
