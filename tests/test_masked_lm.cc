@@ -285,32 +285,33 @@ TEST_CASE("masked_lm: the kernel at every edge of a vector, a chunk of ids and a
   check_kernel(masked_lm_record({.slots = 40, .vocab = 3000, .uniform = true}));
 }
 
-void check_device_in(const Options& options, std::vector<DType> types) {
+void check_kernels_in(const Options& options, std::vector<DType> types) {
   OpRecord record = masked_lm_record(options);
   record.device_dtypes = std::move(types);
   record.ulps = 8;  // a probability's relative error is its logit's absolute one: roundings of numbers around 10, 2^-21 each
+  check_kernel(record);
   check_device(record);
 }
 
 // Tiles are 128 slots by 32 ids (128 ids by 32 slots for dword), chunks 512 ids in forward and 2,048 in backward; a stage takes 64
 // or 128 columns of width, two of them take turns. Widths that 8 does not divide have no tensor-core form.
-TEST_CASE("masked_lm: the CUDA kernels at every edge of a tile, a chunk and a stage") {
+TEST_CASE("masked_lm: at every edge of a tile, a chunk and a stage of the CUDA kernels") {
   const std::vector<DType> both{DType::f32, DType::bf16}, tensor_core{DType::bf16};
-  for (const int64_t vocab : {2, 31, 33, 65}) check_device_in({.slots = 7, .vocab = vocab, .cols = 16}, both);
-  for (const int64_t vocab : {127, 128, 129, 513, 1100}) check_device_in({.slots = 7, .vocab = vocab, .cols = 16}, tensor_core);
-  for (const int64_t slots : {15, 17, 129}) check_device_in({.slots = slots, .vocab = 70, .cols = 40}, both);
-  for (const int64_t slots : {1, 65, 300}) check_device_in({.slots = slots, .vocab = 70, .cols = 40}, tensor_core);
-  for (const int64_t cols : {5, 65}) check_device_in({.slots = 9, .vocab = 70, .cols = cols}, both);
-  for (const int64_t cols : {8, 64, 72, 136, 264}) check_device_in({.slots = 70, .vocab = 130, .cols = cols}, tensor_core);
+  for (const int64_t vocab : {2, 31, 33, 65}) check_kernels_in({.slots = 7, .vocab = vocab, .cols = 16}, both);
+  for (const int64_t vocab : {127, 128, 129, 513, 1100}) check_kernels_in({.slots = 7, .vocab = vocab, .cols = 16}, tensor_core);
+  for (const int64_t slots : {15, 17, 129}) check_kernels_in({.slots = slots, .vocab = 70, .cols = 40}, both);
+  for (const int64_t slots : {1, 65, 300}) check_kernels_in({.slots = slots, .vocab = 70, .cols = 40}, tensor_core);
+  for (const int64_t cols : {5, 65}) check_kernels_in({.slots = 9, .vocab = 70, .cols = cols}, both);
+  for (const int64_t cols : {8, 64, 72, 136, 264}) check_kernels_in({.slots = 70, .vocab = 130, .cols = cols}, tensor_core);
 }
 
-TEST_CASE("masked_lm: the CUDA kernels at real widths, and with more than one part of dhidden") {
-  check_device_in({.slots = 140, .vocab = 530, .cols = 128, .temperature = 0.7, .disallow_correct = true}, {DType::bf16});
-  check_device_in({.slots = 19, .vocab = 100, .cols = 128}, {DType::f32});
-  check_device_in({.slots = 6, .vocab = 4200, .cols = 64, .keep_logits = false}, {DType::bf16});
-  check_device_in({.slots = 5, .vocab = 130, .cols = 768}, {DType::bf16});
-  check_device_in({.slots = 40, .vocab = 3000, .uniform = true}, {DType::f32});
-  check_device_in({.slots = 300, .vocab = 7, .disallow_correct = true, .uniform = true}, {DType::f32});
+TEST_CASE("masked_lm: at real widths, and with more than one part of dhidden on CUDA") {
+  check_kernels_in({.slots = 140, .vocab = 530, .cols = 128, .temperature = 0.7, .disallow_correct = true}, {DType::bf16});
+  check_kernels_in({.slots = 19, .vocab = 100, .cols = 128}, {DType::f32});
+  check_kernels_in({.slots = 6, .vocab = 4200, .cols = 64, .keep_logits = false}, {DType::bf16});
+  check_kernels_in({.slots = 5, .vocab = 130, .cols = 768}, {DType::bf16});
+  check_kernels_in({.slots = 40, .vocab = 3000, .uniform = true}, {DType::f32});
+  check_kernels_in({.slots = 300, .vocab = 7, .disallow_correct = true, .uniform = true}, {DType::f32});
 }
 
 TEST_CASE("masked_lm: the same bits with 1, 2 and 4 threads") {
@@ -514,10 +515,9 @@ BestTwo best_two(const std::vector<double>& logits, int64_t slot, const Options&
   return best;
 }
 
-// CPU and CUDA kernels differ in the last bits of logits and noise: the samples may differ where the two best perturbed logits are
+// The kernels differ in the last bits of logits and noise: the samples may differ where the two best perturbed logits are
 // closer than that, and only there. Few such slots are expected, and they are counted.
-TEST_CASE("masked_lm: CPU and CUDA kernels draw the same samples but for near-ties") {
-  if (!kHasCudaBackend) return;
+TEST_CASE("masked_lm: every kernel draws the oracle's samples but for near-ties") {
   for (const auto& [cols, temperature] : {std::pair{16, 1.0}, {128, 0.6}}) {
     const Options o{.slots = 300, .vocab = 1100, .cols = cols, .temperature = temperature};
     OpRecord record = masked_lm_record(o);
@@ -526,13 +526,14 @@ TEST_CASE("masked_lm: CPU and CUDA kernels draw the same samples but for near-ti
     input(record, "sequence_offsets") = {0, 300, 300};
     for (const char* name : {"hidden", "word", "bias"})  // the same numbers for both types
       for (double& x : input(record, name)) x = static_cast<double>(to_float(to_bf16(static_cast<float>(x))));
-    Run cpu(record, DType::f32);
-    cpu.forward();
-    const std::vector<double> expected = cpu.values("sampled_ids"), expected_logits = cpu.values("logits");
-    for (const DType dtype : {DType::f32, DType::bf16}) {
-      Run device = run_on(record, {dtype, Backend::cuda});
-      device.forward();
-      const std::vector<double> samples = device.values("sampled_ids"), logits = device.values("logits");
+    Run oracle(record, DType::f64);
+    oracle.forward();
+    const std::vector<double> expected = oracle.values("sampled_ids"), expected_logits = oracle.values("logits");
+    for (const Place& place : places()) {
+      if (place.dtype == DType::f64) continue;
+      Run run = run_on(record, place);
+      run.forward();
+      const std::vector<double> samples = run.values("sampled_ids"), logits = run.values("logits");
       // Of the logits 8 fp32 roundings of their size, of the noise (at most 17) two.
       double tolerance = 2 * 17 * 0x1p-24;
       for (const double x : expected_logits) tolerance = std::max(tolerance, (8 * std::abs(x) / temperature + 2 * 17) * 0x1p-24);
@@ -544,11 +545,11 @@ TEST_CASE("masked_lm: CPU and CUDA kernels draw the same samples but for near-ti
         const bool is_close = best.margin <= tolerance;
         close += is_close;
         different += samples[static_cast<size_t>(i)] != expected[static_cast<size_t>(i)];
-        INFO(name_of(dtype) << ", slot " << i << ": margin " << best.margin << ", tolerance " << tolerance);
+        INFO(name_of(place.dtype) << ", slot " << i << ": margin " << best.margin << ", tolerance " << tolerance);
         if (!is_close) CHECK(samples[static_cast<size_t>(i)] == static_cast<double>(best.id));
         if (!is_close) CHECK(expected[static_cast<size_t>(i)] == static_cast<double>(best.id));
       }
-      INFO(name_of(dtype) << ": " << different << " samples differ, " << close << " slots are near-ties");
+      INFO(name_of(place.dtype) << ": " << different << " samples differ, " << close << " slots are near-ties");
       CHECK(different <= close);
       CHECK(close <= 2);
     }
@@ -611,7 +612,10 @@ TEST_CASE("masked_lm: bad input is named") {
 }
 
 TEST_CASE("masked_lm: bad input of the CUDA kernels is named") {
-  if (!kHasCudaBackend) return;
+  if (!kHasCudaBackend) {
+    SUCCEED("this build has none");
+    return;
+  }
   OpRecord record = masked_lm_record({.slots = 6, .vocab = 70, .cols = 8});
   const auto with = [&](const std::string& name, auto change, bool backward = false) {
     Run run = run_on(record, {DType::bf16, Backend::cuda});

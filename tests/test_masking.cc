@@ -84,6 +84,11 @@ struct Masking {
   }
 };
 
+void check_everywhere(const OpRecord& record) {
+  check_kernel(record);
+  check_device(record);
+}
+
 bool candidate(int32_t id) { return id != kSpecial.cls && id != kSpecial.sep && id != kSpecial.mask; }
 
 uint32_t word_of(const Masking& m, int64_t s, int64_t index, uint32_t purpose) {
@@ -287,7 +292,7 @@ OpRecord masking_record(const Masking& m) {
 
 }  // namespace
 
-TEST_CASE("mask_tokens: the CUDA kernel writes the same bits") {
+TEST_CASE("mask_tokens: every backend writes the same bits") {
   for (const bool with_replacement : {false, true})
     for (const int64_t predictions : {1, 19, 80}) {
       // Around four positions a thread and the 512 of a block; [CLS] [SEP] alone; nothing at all.
@@ -295,12 +300,12 @@ TEST_CASE("mask_tokens: the CUDA kernel writes the same bits") {
       m.ids.insert(m.ids.end(), {7, 8, 9});
       m.with_replacement = with_replacement;
       m.state.first_sequence = 5;
-      check_device(masking_record(m));
+      check_everywhere(masking_record(m));
     }
   Masking all({100, 9, 600}, 700);  // as many as there are candidates
   all.mask_prob = 1;
-  check_device(masking_record(all));
-  check_device(masking_record(Masking({}, 4)));
+  check_everywhere(masking_record(all));
+  check_everywhere(masking_record(Masking({}, 4)));
 }
 
 TEST_CASE("mask_tokens: of equal keys the smaller position wins") {
@@ -321,7 +326,7 @@ TEST_CASE("mask_tokens: of equal keys the smaller position wins") {
   const std::vector<int32_t> rows = m.used(0);
   CHECK(std::count(rows.begin(), rows.end(), keys[tie - 1].second) == 1);
   CHECK(std::count(rows.begin(), rows.end(), keys[tie].second) == 0);
-  check_device(masking_record(m));
+  check_everywhere(masking_record(m));
 }
 
 TEST_CASE("mask_tokens: unused capacity is copied") {
@@ -396,8 +401,8 @@ OpRecord corrupt_record(int64_t size, const std::vector<double>& rows, const std
 
 }  // namespace
 
-TEST_CASE("corrupt_tokens: the CUDA kernel writes the same bits") {
-  check_device(corrupt_record(6, {1, 2, 2, 2, 3, 0, 4}, {1, 1, 1, 1, 1, 0, 0}, {11, 20, 25, 29, 14, 999, 999}));
+TEST_CASE("corrupt_tokens: every backend writes the same bits") {
+  check_everywhere(corrupt_record(6, {1, 2, 2, 2, 3, 0, 4}, {1, 1, 1, 1, 1, 0, 0}, {11, 20, 25, 29, 14, 999, 999}));
   // Several blocks; a third of the rows, every eleventh of them three times; ids of 50 kinds, so that some samples are right.
   std::vector<double> rows, weights;
   for (int64_t row = 0; row < 2101; row += 3)
@@ -405,7 +410,7 @@ TEST_CASE("corrupt_tokens: the CUDA kernel writes the same bits") {
       rows.push_back(static_cast<double>(row));
       weights.push_back(row % 13 == 0 ? 0 : 1);
     }
-  check_device(corrupt_record(2101, rows, weights, Random(4).integers(static_cast<int64_t>(rows.size()), 50)));
+  check_everywhere(corrupt_record(2101, rows, weights, Random(4).integers(static_cast<int64_t>(rows.size()), 50)));
 }
 
 namespace {
@@ -448,7 +453,7 @@ OpRecord gather_record(int64_t cols, int64_t slots = 7) {
 
 // More rows and slots than a block of the CUDA kernel takes at a time; rows in any order, some of them several times, next to each
 // other and far apart.
-TEST_CASE("gather_rows: CUDA kernels over many rows and slots") {
+TEST_CASE("gather_rows: over many rows and slots") {
   Random random(8);
   for (const auto& [cols, size, slots] : {std::array<int64_t, 3>{8, 700, 2600}, {256, 130, 40}, {20, 128, 1025}, {33, 1, 3}}) {
     std::vector<double> rows = random.integers(slots, size), weights(static_cast<size_t>(slots), 1);
@@ -456,7 +461,7 @@ TEST_CASE("gather_rows: CUDA kernels over many rows and slots") {
     for (size_t i = 0; i < weights.size(); i += 5) weights[i] = rows[i] = 0;
     OpRecord record = gather_record(cols, size, rows, weights);
     record.bf16_ulps = 8;  // a row that stands far apart several times is rounded as often
-    check_device(record);
+    check_everywhere(record);
   }
 }
 
