@@ -12,7 +12,7 @@ namespace electra {
 
 // qkv: (rows, 3 H D), a row is Q then K then V, each H heads of D. Dropout of probability (query, key) of head h:
 // coordinates (step, first_sequence + sequence, query, h 2^16 + key / 8), slot key % 8. Rows beyond the last offset get
-// context 0 and dqkv 0.
+// context 0 and dqkv 0. Backend::cuda takes head_dim 64 in f32 (for tests) and bf16, keeps lse in f32, and does not check the offsets.
 struct AttentionForward {
   Tensor qkv;               // (rows, 3 H D)
   Tensor sequence_offsets;  // (sequences + 1) i32

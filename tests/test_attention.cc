@@ -126,6 +126,7 @@ OpRecord attention_record(const Options& o) {
   const int64_t longest = *std::max_element(o.lengths.begin(), o.lengths.end());
   OpRecord record{.name = "attention " + std::to_string(o.lengths.size()) + " sequences, longest " + std::to_string(longest)};
   if (o.head_dim == 64) record.device_dtypes = {DType::f32, DType::bf16};
+  record.bf16_ulps = 2;  // besides the results' own rounding, that of P, dS and context before a product
   record.inputs = {{"qkv", {rows, 3 * hidden}, Random(static_cast<uint64_t>(rows)).normals(rows * 3 * hidden, o.scale)},
                    {"sequence_offsets", {static_cast<int64_t>(o.lengths.size()) + 1}, offsets_of(o.lengths), DType::i32}};
   record.results = {{"context", {rows, hidden}}, {.name = "lse", .shape = {o.heads, rows}, .cotangent = false, .statistic = true}};
@@ -167,6 +168,12 @@ OpRecord attention_record(const Options& o) {
   record.naive_forward = [=](const Arguments& a) { naive_forward(a, o); };
   record.naive_backward = [=](const Arguments& a) { naive_backward(a, o); };
   return record;
+}
+
+// First in a test of the CUDA kernels alone, which a build without them passes with this one assertion.
+bool without_cuda() {
+  if (!kHasCudaBackend) SUCCEED("no CUDA backend in this build");
+  return !kHasCudaBackend;
 }
 
 std::vector<double> row(const std::vector<double>& values, int64_t cols, int64_t first, int64_t count) {
@@ -344,6 +351,7 @@ TEST_CASE("attention: bad input is named") {
 
 // Lengths around the row groups of a product (8), a warp's rows (16), a step of the short kernels (32), a tile (64) and their limit.
 TEST_CASE("attention: the CUDA kernels for sequences of at most 128 tokens") {
+  if (without_cuda()) return;
   for (const double drop_p : {0.0, 0.1}) {
     check_device(attention_record({.lengths = {1, 2, 15, 16, 0, 17}, .spare = 3, .heads = 2, .head_dim = 64, .drop_p = drop_p}));
     check_device(attention_record({.lengths = {63, 64, 65}, .spare = 1, .heads = 1, .head_dim = 64, .drop_p = drop_p}));
@@ -351,11 +359,120 @@ TEST_CASE("attention: the CUDA kernels for sequences of at most 128 tokens") {
   }
   check_device(attention_record({.lengths = {128, 31, 96}, .spare = 70, .heads = 3, .head_dim = 64}));
   check_device(attention_record({.lengths = {1}, .heads = 2, .head_dim = 64, .drop_p = 0}));
+  check_device(attention_record({.lengths = {0, 0}, .spare = 5, .heads = 2, .head_dim = 64}));
 }
 
 // A tile has 64 rows, a block 128; 300 and 512 fill each of the two buffers several times.
 TEST_CASE("attention: the CUDA kernels for longer sequences") {
+  if (without_cuda()) return;
   check_device(attention_record({.lengths = {129, 1, 64, 0, 200}, .spare = 5, .heads = 2, .head_dim = 64}));
   check_device(attention_record({.lengths = {300, 17}, .heads = 1, .head_dim = 64, .drop_p = 0}));
   check_device(attention_record({.lengths = {512}, .heads = 1, .head_dim = 64}));
+}
+
+// Scores around ±3000 leave one key each; scores of −512 everywhere make exp(−lse) overflow where a padding row takes part. Backward computes P
+// again from lse, whose own rounding is 3e-5 at 512 and 2e-4 at 3000; where P is nearly 1, dP − delta carries the rounding of a bf16 context.
+TEST_CASE("attention: extreme scores in the CUDA kernels") {
+  if (without_cuda()) return;
+  for (const int64_t n : {40, 150}) {
+    OpRecord wide = attention_record({.lengths = {n}, .heads = 1, .head_dim = 64, .scale = 20});
+    wide.ulps = 4096;
+    wide.bf16_ulps = 8;
+    check_device(wide);
+    OpRecord low = attention_record({.lengths = {n}, .heads = 1, .head_dim = 64});
+    std::vector<double>& qkv = low.inputs[0].values;
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t d = 0; d < 64; ++d) {
+        qkv[static_cast<size_t>(i * 192 + d)] = 8;
+        qkv[static_cast<size_t>(i * 192 + 64 + d)] = -8 + 0.0625 * static_cast<double>((i + d) % 4);
+      }
+    low.ulps = 512;
+    check_device(low);
+  }
+}
+
+// Each probability dropped alone becomes visible through one-hot rows, 64 of them at a time, in 64 columns.
+TEST_CASE("attention: the CUDA kernels drop what the CPU drops, in both directions") {
+  if (without_cuda()) return;
+  const int64_t before = 3;  // tokens of another sequence
+  for (const int64_t n : {100, 200})
+    for (int64_t window = 0; window < n; window += 64) {
+      const Options o{.lengths = {before, n}, .heads = n == 100 ? 2 : 1, .head_dim = 64};
+      const int64_t hidden = 64 * o.heads, shown = std::min<int64_t>(64, n - window);
+      OpRecord record = attention_record(o);
+      std::vector<double>& qkv = record.inputs[0].values;
+      std::vector<double> dcontext(static_cast<size_t>((before + n) * hidden), 0);
+      const auto set_hot = [&](std::vector<double>& values, int64_t cols, int64_t column) {
+        for (int64_t i = 0; i < shown; ++i)
+          for (int64_t h = 0; h < o.heads; ++h) values[static_cast<size_t>((before + window + i) * cols + column + 64 * h + i)] = 1;
+      };
+      const auto run_on = [&](DType dtype, Backend backend) {
+        Run run(record, dtype, {}, backend);
+        run.set("dcontext", dcontext);
+        run.forward(1);
+        run.backward(1);
+        return run;
+      };
+      // Which elements of `shown` columns of each head are dropped; `part` of dqkv, or context.
+      const auto pattern = [&](const Run& run, const std::string& name, int64_t part, auto dropped) {
+        const std::vector<double> values = run.values(name);
+        const int64_t cols = name == "context" ? hidden : 3 * hidden;
+        std::vector<bool> result;
+        for (int64_t i = before; i < before + n; ++i)
+          for (int64_t h = 0; h < o.heads; ++h)
+            for (int64_t d = 0; d < shown; ++d) result.push_back(dropped(values[static_cast<size_t>(i * cols + part * hidden + 64 * h + d)]));
+        return result;
+      };
+      const auto check = [&](const std::string& name, int64_t part, auto dropped) {
+        const std::vector<bool> expected = pattern(run_on(DType::f32, Backend::cpu), name, part, dropped);
+        const double share = static_cast<double>(std::count(expected.begin(), expected.end(), true)) / static_cast<double>(expected.size());
+        CHECK(share == Approx(0.1).margin(0.03));
+        for (const DType dtype : record.device_dtypes) {
+          INFO(name << " part " << part << ", " << name_of(dtype) << ", length " << n << ", from " << window);
+          CHECK(pattern(run_on(dtype, Backend::cuda), name, part, dropped) == expected);
+        }
+      };
+      // Equal scores, one-hot values and cotangents: context and dV are P times the dropout factor.
+      std::fill(qkv.begin(), qkv.end(), 0);
+      set_hot(qkv, 3 * hidden, 2 * hidden);
+      set_hot(dcontext, hidden, 0);
+      check("context", 0, [](double x) { return x == 0; });
+      check("dqkv", 2, [](double x) { return x == 0; });
+      // Constant dP, one-hot queries and keys: dQ and dK are dS, which is negative where the probability is dropped.
+      std::fill(qkv.begin(), qkv.end(), 0);
+      std::fill(dcontext.begin(), dcontext.end(), 1);
+      for (int64_t i = 0; i < before + n; ++i) std::fill_n(qkv.begin() + i * 3 * hidden + 2 * hidden, hidden, 0.25);
+      set_hot(qkv, 3 * hidden, 0);
+      set_hot(qkv, 3 * hidden, hidden);
+      check("dqkv", 0, [](double x) { return x < 0; });
+      check("dqkv", 1, [](double x) { return x < 0; });
+    }
+}
+
+TEST_CASE("attention: bad input to the CUDA kernels is named") {
+  if (without_cuda()) return;
+  const auto error = [](const Options& o, auto change) {
+    Run run(attention_record(o), DType::f32, {}, Backend::cuda);
+    change(run.arguments());
+    return error_of<Error>([&] {
+      run.forward(1);
+      run.backward(1);
+    });
+  };
+  const Options o{.lengths = {5, 3}, .spare = 1, .heads = 2, .head_dim = 64};
+  const auto reshape = [](const std::string& name, const Shape& shape) { return [=](Arguments& a) { a.tensors[name].shape = shape; }; };
+  const auto retype = [](const std::string& name, DType type) { return [=](Arguments& a) { a.tensors[name].dtype = type; }; };
+  CHECK(error({.lengths = {5}, .heads = 2, .head_dim = 8}, [](Arguments&) {}) == "[attention] head_dim is 8, expected 64 on this device");
+  CHECK(error(o, reshape("qkv", {9, 380})) == "[attention] qkv has shape (9, 380), expected columns divisible by 3 times 2 heads");
+  CHECK(error(o, reshape("context", {9, 64})) == "[attention] context has shape (9, 64), expected (9, 128)");
+  CHECK(error(o, reshape("lse", {9, 2})) == "[attention] lse has shape (9, 2), expected (2, 9)");
+  CHECK(error(o, reshape("dcontext", {9, 64})) == "[attention] dcontext has shape (9, 64), expected (9, 128)");
+  CHECK(error(o, reshape("dqkv", {9, 128})) == "[attention] dqkv has shape (9, 128), expected (9, 384)");
+  CHECK(error(o, reshape("workspace", {8})) == "[attention] workspace has 8 bytes, expected at least 72");
+  CHECK(error(o, reshape("sequence_offsets", {0})) == "[attention] sequence_offsets is empty, expected at least one offset");
+  CHECK(error(o, retype("lse", DType::bf16)) == "[attention] lse has type bf16, expected f32");
+  CHECK(error(o, retype("sequence_offsets", DType::i64)) == "[attention] sequence_offsets has type i64, expected i32");
+  CHECK(error(o, [](Arguments& a) { a.tensors["qkv"].dtype = a.tensors["context"].dtype = DType::f64; }) ==
+        "[attention] expected f32 or bf16 on this device, got f64");
+  CHECK(error(o, [](Arguments& a) { a.state = nullptr; }) == "[attention] expected a step state, got none");
 }

@@ -150,11 +150,22 @@ __device__ inline bool keeps(const Bits128& bits, int slot, uint32_t limit) {
   return (slot % 2 ? word : word << 16) <= limit;
 }
 
-// Zeroes what is dropped of scores in `by_call` order: of query (row g of the fragments; g + 8 for half = 1) and keys from key0.
-template <int kGroups> __device__ inline void drop(FragC (&p)[kGroups], int half, int query, int key0, const Draws& draws, uint32_t limit) {
+// What one call keeps, bit by slot.
+__device__ inline uint32_t kept_slots(const Draws& draws, int query, int key_group, uint32_t limit) {
+  const Bits128 bits = draws(query, key_group);
+  uint32_t kept = 0;
+#pragma unroll
+  for (int slot = 0; slot < 8; ++slot) kept |= keeps(bits, slot, limit) ? 1u << slot : 0u;
+  return kept;
+}
+
+// Zeroes what is dropped of scores in `by_call` order: of query (row g of the fragments; g + 8 for half = 1) and `keys` keys from key0, in 32s.
+template <int kGroups>
+__device__ inline void drop(FragC (&p)[kGroups], int half, int query, int key0, int keys, const Draws& draws, uint32_t limit) {
   const int t = lane_index() % 4;
 #pragma unroll
   for (int n = 0; n < kGroups; n += 4) {
+    if (8 * n >= keys) continue;
     sync_warp();  // one call after the other: together they need too many registers
     const Bits128 bits = draws(query, (key0 + 8 * n) / 8 + t);
 #pragma unroll
@@ -240,13 +251,7 @@ template <bool kDrop> __global__ void __launch_bounds__(kForwardThreads, 3) atte
       }
       if constexpr (kDrop) {
 #pragma unroll
-        for (int i = 0; i < 2; ++i)
-#pragma unroll
-          for (int j = 0; j < kGroups; j += 4)
-            if (8 * j < padded) {
-              FragC(&part)[4] = *reinterpret_cast<FragC(*)[4]>(&s[j]);
-              drop(part, i, row0 + g + 8 * i, 8 * j, sm.draws, keep_limit(a.dropout));
-            }
+        for (int i = 0; i < 2; ++i) drop(s, i, row0 + g + 8 * i, 0, padded, sm.draws, keep_limit(a.dropout));
       }
     }
     if (block == 0) {  // V may arrive this late
@@ -289,7 +294,8 @@ template <bool kDrop> __global__ void __launch_bounds__(kForwardThreads, 2) atte
     copy_async_commit();
     source += kTile * stride;
   };
-  load_rows<kForwardThreads, kForwardQueries, RowOrder::natural>(sm.q, source - hidden + static_cast<int64_t>(query0) * stride, stride, kForwardQueries, n - query0);
+  load_rows<kForwardThreads, kForwardQueries, RowOrder::natural>(sm.q, source - hidden + static_cast<int64_t>(query0) * stride, stride,
+                                                                 kForwardQueries, n - query0);
   load_tile(0);
   if (kDrop && thread_index().x == 0) sm.draws = Draws::of(a, h);
 
@@ -353,7 +359,7 @@ template <bool kDrop> __global__ void __launch_bounds__(kForwardThreads, 2) atte
             x = exp2_approx(fmaf(x, kScaleLog2, -top * kScaleLog2));
             sum[m][i] += x;
           }
-        if constexpr (kDrop) drop(s[m], i, query0 + row0 + 16 * m + g + 8 * i, key0, sm.draws, keep_limit(a.dropout));
+        if constexpr (kDrop) drop(s[m], i, query0 + row0 + 16 * m + g + 8 * i, key0, kTile, sm.draws, keep_limit(a.dropout));
       }
 #pragma unroll
     for (int k = 0; k < kTile / 16; ++k) {
@@ -429,13 +435,8 @@ __device__ inline void draw_mask(uint32_t (&mask)[kWarps][kPairs], int query0, i
     uint32_t word = 0;
     if (query < n && key < n)
 #pragma unroll 1
-      for (int call = 0; call < 4; ++call) {
-        const Bits128 bits = draws(query + call / 2, key / 8 + call % 2);
-        uint32_t byte = 0;
-#pragma unroll
-        for (int slot = 0; slot < 8; ++slot) byte |= keeps(bits, slot, limit) ? 1u << slot : 0u;
-        word |= byte << 8 * call;
-      }
+      for (int call = 0; call < 4; ++call)
+        word |= kept_slots(draws, query + call / 2, key / 8 + call % 2, limit) << 8 * call;
     mask[w][pair] = word;
   }
 }
@@ -444,7 +445,7 @@ __device__ inline void draw_mask(uint32_t (&mask)[kWarps][kPairs], int query0, i
 // Sᵀ = K Qᵀ has keys as rows, so that Pᵀ and dSᵀ are left operands as they stand.
 struct KeyStep {
   Row *k, *v;               // the warp's keys: rows row0 to row0 + 15
-  int row0, keys;           // keys: how many of the 16 exist
+  int row0;                 // where a row is no key its results are no numbers either
   const Row *q, *dout;      // the queries: rows query_row and on, and so with what follows
   int query_row;
   const float *lse, *delta;  // lse by log2(e), infinite where there is no query
@@ -456,8 +457,8 @@ __device__ inline void key_step(const KeyStep& step, FragC (&dk)[kHeadDim / 8], 
   constexpr int kGroups = kQueries / 8;
   const int lane = lane_index(), g = lane / 4, t = lane % 4;
   FragC p[kGroups] = {}, dp[kGroups] = {};
-  multiply_transposed(p, step.k, step.row0, step.q, step.query_row);
   multiply_transposed(dp, step.v, step.row0, step.dout, step.query_row);
+  multiply_transposed(p, step.k, step.row0, step.q, step.query_row);
 #pragma unroll
   for (int j = 0; j < kGroups; ++j) {
     const Vec<float, 2> lse = load_vec<2>(step.lse + step.query_row + 8 * j + 2 * t), delta = load_vec<2>(step.delta + step.query_row + 8 * j + 2 * t);
@@ -467,7 +468,7 @@ __device__ inline void key_step(const KeyStep& step, FragC (&dk)[kHeadDim / 8], 
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         float &x = p[j].r[2 * i + e], &y = dp[j].r[2 * i + e];
-        const float probability = g + 8 * i < step.keys ? exp2_approx(fmaf(x, kScaleLog2, -lse[e])) : 0.0f;
+        const float probability = exp2_approx(fmaf(x, kScaleLog2, -lse[e]));
         const bool kept = !kDrop || (bits >> (16 * e + 8 * i) & 1) != 0;
         x = kept ? probability : 0.0f;
         y = probability * ((kept ? y * step.keep_scale : 0.0f) - delta[e]);
@@ -523,7 +524,6 @@ template <bool kDrop> __global__ void __launch_bounds__(kBackwardThreads, 2) att
       key_step<kShortStep, kDrop>({.k = sm.k,
                        .v = sm.v,
                        .row0 = row0,
-                       .keys = n - row0,
                        .q = sm.q,
                        .dout = sm.dout,
                        .query_row = query0,
@@ -537,7 +537,8 @@ template <bool kDrop> __global__ void __launch_bounds__(kBackwardThreads, 2) att
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           const int key = row0 + g + 8 * i;
-          store_pair(*sm.ds + (key * kShortLen + ((query0 / 8 + j) ^ g) * 8 + 2 * t), ds[j / 2].r[j % 2 * 2 + i]);
+          const uint32_t pair = key < n ? ds[j / 2].r[j % 2 * 2 + i] : 0;
+          store_pair(*sm.ds + (key * kShortLen + ((query0 / 8 + j) ^ g) * 8 + 2 * t), pair);
         }
     }
     store_rows(dk, {kScale, kScale}, sm.v, row0, gradient_row(a, row0) + hidden, stride, n - row0, a.mode);
@@ -557,32 +558,35 @@ template <bool kDrop> __global__ void __launch_bounds__(kBackwardThreads, 2) att
   }
 }
 
-// Streaming, dQ: a block takes 128 queries, a warp 16 of them, and K and V pass by as in forward; 32 keys at a time. Also leaves delta.
+// Streaming, dQ: a block takes 64 queries, a warp 16 of them, and K and V pass by as in forward; 32 keys at a time. Also leaves delta.
+constexpr int kQueryThreads = 128, kQueryRows = 64;
+
 struct QueriesShared {
-  Row q[kBackwardRows], dout[kBackwardRows];
+  Row q[kQueryRows], dout[kQueryRows];
   Row k[2 * kTile], v[2 * kTile];  // two tiles
-  float delta[kBackwardRows];
+  float delta[kQueryRows];
   Draws draws;
 };
 
-template <bool kDrop> __global__ void __launch_bounds__(kBackwardThreads, 2) attention_backward_queries_kernel(Args a) {
+template <bool kDrop> __global__ void __launch_bounds__(kQueryThreads, 3) attention_backward_queries_kernel(Args a) {
   constexpr int kGroups = 4;
   auto& sm = block_shared<QueriesShared>();
   const Head h = head_of_block(a);
-  if (h.tile == 0) clear_spare_gradient<kBackwardThreads>(a, h);
-  const int lane = lane_index(), g = lane / 4, t = lane % 4, n = h.length, query0 = h.tile * kBackwardRows;
+  if (h.tile == 0) clear_spare_gradient<kQueryThreads>(a, h);
+  const int lane = lane_index(), g = lane / 4, t = lane % 4, n = h.length, query0 = h.tile * kQueryRows;
   if (query0 >= n) return;
   const int hidden = a.heads * kHeadDim, stride = 3 * hidden, row0 = 16 * warp_index(), first = query0 + row0;
   const bf16* source = thread_source(a.qkv + qkv_offset(a, h) + hidden, stride);  // of the next tile of K
   const auto load_tile = [&](int tile) {
-    load_rows<kBackwardThreads, kTile, RowOrder::by_call>(sm.k + tile % 2 * kTile, source, stride, kTile, n - tile * kTile);
-    load_rows<kBackwardThreads, kTile, RowOrder::by_call>(sm.v + tile % 2 * kTile, source + hidden, stride, kTile, n - tile * kTile);
+    load_rows<kQueryThreads, kTile, RowOrder::by_call>(sm.k + tile % 2 * kTile, source, stride, kTile, n - tile * kTile);
+    load_rows<kQueryThreads, kTile, RowOrder::by_call>(sm.v + tile % 2 * kTile, source + hidden, stride, kTile, n - tile * kTile);
     copy_async_commit();
     source += kTile * stride;
   };
-  load_rows<kBackwardThreads, kBackwardRows, RowOrder::natural>(sm.q, source - hidden + static_cast<int64_t>(query0) * stride, stride, kBackwardRows, n - query0);
-  load_rows<kBackwardThreads, kBackwardRows, RowOrder::natural>(sm.dout, thread_source(a.dcontext + context_offset(a, h) + static_cast<int64_t>(query0) * hidden, hidden),
-                                                hidden, kBackwardRows, n - query0);
+  load_rows<kQueryThreads, kQueryRows, RowOrder::natural>(sm.q, source - hidden + static_cast<int64_t>(query0) * stride, stride, kQueryRows, n - query0);
+  load_rows<kQueryThreads, kQueryRows, RowOrder::natural>(
+      sm.dout, thread_source(a.dcontext + context_offset(a, h) + static_cast<int64_t>(query0) * hidden, hidden),
+      hidden, kQueryRows, n - query0);
   copy_async_commit();
   load_tile(0);
   float lse[2], delta[2];
@@ -610,21 +614,24 @@ template <bool kDrop> __global__ void __launch_bounds__(kBackwardThreads, 2) att
 #pragma unroll 1
     for (int key0 = tile * kTile; key0 < n && key0 < (tile + 1) * kTile; key0 += 8 * kGroups) {
       const int key_row = tile % 2 * kTile + key0 % kTile;
+      uint32_t kept = 0;  // bit 8 i + 2 j + e
+      if constexpr (kDrop)
+#pragma unroll 1
+        for (int i = 0; i < 2; ++i) kept |= kept_slots(sm.draws, first + g + 8 * i, key0 / 8 + t, keep_limit(a.dropout)) << 8 * i;
       FragC s[kGroups] = {}, dp[kGroups] = {};
       multiply_transposed(s, sm.q, row0, sm.k, key_row);
       multiply_transposed(dp, sm.dout, row0, sm.v, key_row);
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {  // queries g and g + 8
-        if constexpr (kDrop) drop(dp, i, first + g + 8 * i, key0, sm.draws, keep_limit(a.dropout));
+      for (int i = 0; i < 2; ++i)  // queries g and g + 8
 #pragma unroll
         for (int j = 0; j < kGroups; ++j)
 #pragma unroll
           for (int e = 0; e < 2; ++e) {
             const int at = 2 * i + e;
             const float p = key0 + key_of(j, t, e) < n ? exp2_approx(fmaf(s[j].r[at], kScaleLog2, -lse[i])) : 0.0f;
-            s[j].r[at] = p * (kDrop ? fmaf(dp[j].r[at], a.dropout.scale, -delta[i]) : dp[j].r[at] - delta[i]);
+            const bool keep = !kDrop || (kept >> (8 * i + 2 * j + e) & 1) != 0;
+            s[j].r[at] = p * ((keep ? dp[j].r[at] * a.dropout.scale : 0.0f) - delta[i]);
           }
-      }
 #pragma unroll
       for (int j = 0; j < kGroups / 2; ++j) multiply_add(dq, as_a(s[2 * j], s[2 * j + 1]), sm.k, key_row + 16 * j);
     }
@@ -688,12 +695,13 @@ template <bool kDrop> __global__ void __launch_bounds__(kKeyThreads, 3) attentio
   for (int tile = 0; tile * kTile < n; ++tile) {
     copy_async_wait<0>();
     sync_block();  // the tile is here, and nobody reads the other buffers any more
-    float next = 0;
     const bool more = (tile + 1) * kTile < n;
+    float next = 0;
     if (more) {
+      next = load_statistic(tile + 1);
       load_tile(tile + 1);
       draw_tile(tile + 1, sm.draws);
-      next = load_statistic(tile + 1);
+      if (kDrop) keep_statistic(tile + 1, next);  // the draws have covered its latency
     }
     if (first < n)
 #pragma unroll 1
@@ -702,7 +710,6 @@ template <bool kDrop> __global__ void __launch_bounds__(kKeyThreads, 3) attentio
         key_step<kKeyStep, kDrop>({.k = sm.k,
                          .v = sm.v,
                          .row0 = row0,
-                         .keys = n - first,
                          .q = sm.q,
                          .dout = sm.dout,
                          .query_row = tile % 2 * kTile + query0,
@@ -712,7 +719,7 @@ template <bool kDrop> __global__ void __launch_bounds__(kKeyThreads, 3) attentio
                          .keep_scale = a.dropout.scale},
                         dk, dv, ds);
       }
-    if (more) keep_statistic(tile + 1, next);
+    if (!kDrop && more) keep_statistic(tile + 1, next);
   }
   if (first >= n) return;
   bf16* const dqkv = gradient_row(a, first);
@@ -724,7 +731,7 @@ template <bool kDrop> __global__ void __launch_bounds__(kKeyThreads, 3) attentio
 
 void forward_bf16(Args args, int64_t max_seq_len, Stream& stream) {
   const bool is_short = max_seq_len <= kShortLen;
-  args.tiles = is_short ? 1 : static_cast<int>(ceil_div<int64_t>(max_seq_len, kForwardQueries));
+  args.tiles = is_short ? 1 : tiles_of(max_seq_len, kForwardQueries);
   const Grid grid = grid_of(args.sequences, args.tiles, args.heads);
   dispatch_bool(args.dropout.threshold != 0, [&]<bool kDrop>() {
     if (is_short) launch(attention_forward_short_kernel<kDrop>, grid, {kForwardThreads}, sizeof(ShortForwardShared), stream.handle(), args);
@@ -734,15 +741,15 @@ void forward_bf16(Args args, int64_t max_seq_len, Stream& stream) {
 
 void backward_bf16(Args args, int64_t max_seq_len, Stream& stream) {
   const bool is_short = max_seq_len <= kShortLen;
-  args.tiles = is_short ? 1 : static_cast<int>(ceil_div<int64_t>(max_seq_len, kBackwardRows));
+  args.tiles = is_short ? 1 : tiles_of(max_seq_len, kQueryRows);
   const Grid grid = grid_of(args.sequences, args.tiles, args.heads);
   dispatch_bool(args.dropout.threshold != 0, [&]<bool kDrop>() {
     if (is_short) {
       launch(attention_backward_short_kernel<kDrop>, grid, {kBackwardThreads}, sizeof(ShortBackwardShared), stream.handle(), args);
     } else {
-      launch(attention_backward_queries_kernel<kDrop>, grid, {kBackwardThreads}, sizeof(QueriesShared), stream.handle(), args);
-      args.tiles = static_cast<int>(ceil_div<int64_t>(max_seq_len, kKeyRows));
-      launch(attention_backward_keys_kernel<kDrop>, grid_of(args.sequences, args.tiles, args.heads), {kKeyThreads}, sizeof(KeysShared), stream.handle(), args);
+      launch(attention_backward_queries_kernel<kDrop>, grid, {kQueryThreads}, sizeof(QueriesShared), stream.handle(), args);
+      static_assert(kKeyRows == kQueryRows);
+      launch(attention_backward_keys_kernel<kDrop>, grid, {kKeyThreads}, sizeof(KeysShared), stream.handle(), args);
     }
   });
 }
@@ -788,7 +795,6 @@ template <> size_t attention_workspace<Backend::cuda>(int64_t rows, int64_t num_
 
 template <> void attention_forward<Backend::cuda>(const AttentionForward& args, Stream& stream) {
   check(args);
-  if (args.max_seq_len == 0) return;
   dispatch_float("attention", args.qkv.dtype, [&]<class T>() {
     const attention::Args<T> a = arguments<T>(args);
     if constexpr (std::is_same_v<T, float>) forward_f32(a, args.max_seq_len, stream);

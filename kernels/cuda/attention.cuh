@@ -42,6 +42,8 @@ template <class T> __device__ inline Head head_of_block(const Args<T>& a) {
   h.length = h.sequence < a.sequences.count ? a.sequences.offsets[h.sequence + 1] - h.begin : 0;
   return h;
 }
+// At least one, whose block clears spare rows.
+inline int tiles_of(int64_t max_seq_len, int64_t tile) { return static_cast<int>(max_seq_len > tile ? ceil_div(max_seq_len, tile) : 1); }
 inline Grid grid_of(const Sequences& sequences, int tiles, int heads) { return {(sequences.count > 0 ? sequences.count : 1) * tiles, heads}; }
 
 // Places of the head's first row in the tensors.
@@ -80,8 +82,9 @@ template <class T> __device__ inline SpareRows spare_rows(const Args<T>& a, cons
 }
 template <int kThreads, class T> __device__ inline void clear_columns(T* columns, int64_t stride, const SpareRows& rows) {
   constexpr int kVec = 16 / sizeof(T), kVecs = kHeadDim / kVec;
-  for (int64_t i = static_cast<int64_t>(rows.begin) * kVecs + thread_index().x; i < static_cast<int64_t>(rows.end) * kVecs; i += kThreads)
-    store_vec(columns + i / kVecs * stride + i % kVecs * kVec, Vec<T, kVec>{});
+#pragma unroll 1
+  for (int row = rows.begin + thread_index().x / kVecs; row < rows.end; row += kThreads / kVecs)
+    store_vec(columns + row * stride + thread_index().x % kVecs * kVec, Vec<T, kVec>{});
 }
 template <int kThreads, class T> __device__ inline void clear_spare_context(const Args<T>& a, const Head& h) {
   const SpareRows rows = spare_rows(a, h);

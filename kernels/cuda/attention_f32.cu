@@ -200,7 +200,7 @@ template <bool kDrop> __global__ void __launch_bounds__(kThreads) attention_back
 }  // namespace
 
 void forward_f32(Args<float> args, int64_t max_seq_len, Stream& stream) {
-  args.tiles = static_cast<int>(ceil_div<int64_t>(max_seq_len, kTile));
+  args.tiles = tiles_of(max_seq_len, kTile);
   const Grid grid = grid_of(args.sequences, args.tiles, args.heads);
   dispatch_bool(args.dropout.threshold != 0, [&]<bool kDrop>() {
     launch(attention_forward_f32_kernel<kDrop>, grid, {kThreads}, sizeof(ForwardShared), stream.handle(), args);
@@ -208,7 +208,7 @@ void forward_f32(Args<float> args, int64_t max_seq_len, Stream& stream) {
 }
 
 void backward_f32(Args<float> args, int64_t max_seq_len, Stream& stream) {
-  args.tiles = static_cast<int>(ceil_div<int64_t>(max_seq_len, kTile));
+  args.tiles = tiles_of(max_seq_len, kTile);
   const Grid grid = grid_of(args.sequences, args.tiles, args.heads);
   dispatch_bool(args.dropout.threshold != 0, [&]<bool kDrop>() {
     launch(attention_backward_queries_f32_kernel<kDrop>, grid, {kThreads}, sizeof(BackwardQueriesShared), stream.handle(), args);
