@@ -1,9 +1,10 @@
-# electra_test(NAME test_x SOURCES test_x.cc … LINKS electra_core … [DATA] [SLOW] [THREADS])
+# electra_test(NAME test_x SOURCES test_x.cc … LINKS electra_core … [DATA] [SLOW] [THREADS] [DEVICE])
 # One Catch2 executable; each of its test cases is a CTest entry named "test_x/<test case>", so that `ctest -R test_x` and
 # `ctest -R <part of a case's name>` both select.
 #   DATA     reads ../shared/data through tests/shared_data.h; skipped where that folder is absent
 #   SLOW     too long for ./test.sh; run by ./test.sh --slow
 #   THREADS  belongs to what runs under ThreadSanitizer (loader, threads, signals)
+#   DEVICE   runs on the device where the build has one: what the presets simt and simt-check build and run
 find_package(Catch2 2.13 REQUIRED)
 include(Catch)
 
@@ -19,11 +20,13 @@ target_link_libraries(electra_test_no_warnings PRIVATE Catch2::Catch2 electra_fl
 
 # What the tsan preset builds.
 add_custom_target(electra_threads_tests)
+# What the presets simt and simt-check build.
+add_custom_target(electra_device_tests)
 
 function(electra_test)
-  cmake_parse_arguments(PARSE_ARGV 0 arg "DATA;SLOW;THREADS" "NAME" "SOURCES;LINKS")
+  cmake_parse_arguments(PARSE_ARGV 0 arg "DATA;SLOW;THREADS;DEVICE" "NAME" "SOURCES;LINKS")
   if(NOT arg_NAME OR NOT arg_SOURCES OR arg_UNPARSED_ARGUMENTS)
-    message(FATAL_ERROR "[electra_test] expected NAME … SOURCES … LINKS … [DATA] [SLOW] [THREADS], got ${ARGN}")
+    message(FATAL_ERROR "[electra_test] expected NAME … SOURCES … LINKS … [DATA] [SLOW] [THREADS] [DEVICE], got ${ARGN}")
   endif()
   add_executable(${arg_NAME} ${arg_SOURCES})
   target_include_directories(${arg_NAME} PRIVATE "${PROJECT_SOURCE_DIR}")
@@ -44,6 +47,12 @@ function(electra_test)
   elseif(arg_THREADS)
     set(label threads)
     add_dependencies(electra_threads_tests ${arg_NAME})
+  endif()
+  if(arg_DEVICE)
+    add_dependencies(electra_device_tests ${arg_NAME})
+    if(ELECTRA_GPU STREQUAL "SIMT" AND NOT arg_SLOW)
+      set(label device)
+    endif()
   endif()
   catch_discover_tests(${arg_NAME} TEST_PREFIX "${arg_NAME}/" PROPERTIES LABELS ${label} ${properties})
 endfunction()

@@ -30,6 +30,7 @@ constexpr size_t kDeviceGuard = 256;
 constexpr std::byte kGuardByte{0xff};
 constexpr double kNaiveError = 1e-3;  // of the tensor's largest value, or of kNaiveFloor where that is smaller
 constexpr double kNaiveFloor = 1e-3;
+constexpr double kStatisticUlps = 16;  // least k, in fp32, of a bf16 run's statistic: means are smaller than what they are means of
 constexpr int64_t kMostQuotients = 96;  // elements of a tensor that check_gradients differentiates by
 
 double tolerance_scale() {
@@ -416,6 +417,29 @@ void check_gradients(const OpRecord& record, double step, double bound) {
   }
 }
 
+namespace {
+
+// How far a kernel may be from the oracle: twice as far as the naive form, and k ulp of the tensor's largest value.
+struct Bound {
+  double naive_error = 0, largest_value = 0;
+  bool exact = false, fp32 = false;  // fp32: whatever the run stores its tensors in
+  double operator()(double k, DType dtype) const { return exact ? 0 : 2 * naive_error + k * ulp(dtype, largest_value); }
+};
+
+Bound bound_of(const OpRecord& record, const std::string& name, const Run& naive, const std::vector<double>& expected) {
+  Bound bound{.largest_value = largest(expected)};
+  for (const Result& r : record.results)
+    if (r.name == name) bound.exact = r.compare == Compare::exact, bound.fp32 = r.statistic && !r.of_rounded;
+  if (!record.naive_forward || bound.exact) return bound;
+  bound.naive_error = largest_residual(naive.values(name), expected).error;
+  INFO(record.name << ": the naive form writes " << name);
+  // It is written apart from the oracle: two that differ by more than fp32 can explain would make a bound of anything.
+  CHECK(bound.naive_error <= kNaiveError * std::max(bound.largest_value, kNaiveFloor));
+  return bound;
+}
+
+}  // namespace
+
 void check_kernel(const OpRecord& record) {
   Run oracle = complete_run(record, DType::f64, 1);
   Run kernel = complete_run(record, DType::f32, 2);
@@ -423,14 +447,8 @@ void check_kernel(const OpRecord& record) {
   if (record.naive_forward) naive.naive();
   for (const std::string& name : written_names(record)) {
     const std::vector<double> expected = oracle.values(name);
-    const auto result = std::find_if(record.results.begin(), record.results.end(), [&](const Result& r) { return r.name == name; });
-    const bool exact = result != record.results.end() && result->compare == Compare::exact;
-    const double naive_error = record.naive_forward && !exact ? largest_residual(naive.values(name), expected).error : 0;
-    INFO(record.name << ": the naive form writes " << name);
-    // It is written apart from the oracle: two that differ by more than fp32 can explain would make a bound of anything.
-    CHECK(naive_error <= kNaiveError * std::max(largest(expected), kNaiveFloor));
-    const double bound = exact ? 0 : 2 * naive_error + record.ulps * ulp(DType::f32, largest(expected));
-    check_close(record.name + ": " + name + " of the float kernel", kernel.values(name), expected, bound);
+    const Bound bound = bound_of(record, name, naive, expected);
+    check_close(record.name + ": " + name + " of the float kernel", kernel.values(name), expected, bound(record.ulps, DType::f32));
   }
 }
 
@@ -516,12 +534,11 @@ void check_device_values(const OpRecord& record, DType dtype) {
   Run kernel = complete_run(record, dtype, 1, Backend::cuda);
   for (const std::string& name : written_names(record)) {
     const std::vector<double> expected = oracle.values(name);
-    const auto result = std::find_if(record.results.begin(), record.results.end(), [&](const Result& r) { return r.name == name; });
-    const bool exact = result != record.results.end() && result->compare == Compare::exact;
-    const double naive_error = record.naive_forward && !exact ? largest_residual(naive.values(name), expected).error : 0;
-    const double k = dtype == DType::bf16 ? record.bf16_ulps : record.ulps;
-    const double bound = exact ? 0 : 2 * naive_error + k * ulp(dtype, largest(expected));
-    check_close(record.name + ": " + name + " of the " + name_of(dtype) + " CUDA kernel", kernel.values(name), expected, bound);
+    const Bound bound = bound_of(record, name, naive, expected);
+    const double most = dtype == DType::f32 ? bound(record.ulps, DType::f32)
+                        : bound.fp32        ? bound(std::max(record.ulps, kStatisticUlps), DType::f32)
+                                            : bound(record.bf16_ulps, DType::bf16);
+    check_close(record.name + ": " + name + " of the " + name_of(dtype) + " CUDA kernel", kernel.values(name), expected, most);
   }
   for (int schedule = 1; schedule < gpu::test_schedules(); ++schedule) {
     gpu::use_test_schedule(schedule);

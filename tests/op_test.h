@@ -68,6 +68,7 @@ struct Result {
   std::vector<double> initial = {};  // where the op updates in place; else NaN
   std::vector<double> cotangent_values = {};  // absent: random
   bool statistic = false;           // kept in accumulate_type of the run's dtype: losses, means, sums
+  bool of_rounded = false;          // a statistic of numbers that the op itself rounds to the run's dtype first
 };
 
 struct Gradient {

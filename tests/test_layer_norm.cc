@@ -82,8 +82,8 @@ OpRecord record_of(const Options& o) {
                    {"beta", {o.cols}, Random(3).normals(o.cols, 0.5)},
                    {"sequence_offsets", {static_cast<int64_t>(o.offsets.size())}, o.offsets, DType::i32}};
   record.results = {{"y", shape},
-                    {.name = "mean", .shape = {o.rows}, .cotangent = false, .statistic = true},
-                    {.name = "rstd", .shape = {o.rows}, .cotangent = false, .statistic = true}};
+                    {.name = "mean", .shape = {o.rows}, .cotangent = false, .statistic = true, .of_rounded = true},
+                    {.name = "rstd", .shape = {o.rows}, .cotangent = false, .statistic = true, .of_rounded = true}};
   record.gradients = {{"x"}, {.of = "gamma", .parameter = true}, {.of = "beta", .parameter = true}};
   record.device_dtypes = {DType::f32, DType::bf16};
   if (o.residual) {

@@ -438,7 +438,7 @@ OpRecord gather_record(int64_t cols, int64_t size, const std::vector<double>& ro
   };
   return record;
 }
-// The same (rows, weights) as masking makes them, with a row that repeats.
+
 // The same seven (rows, weights) as masking makes them, with a row that repeats, again and again: the gradients of a row add up in
 // the order of its slots.
 OpRecord gather_record(int64_t cols, int64_t slots = 7) {
@@ -449,6 +449,18 @@ OpRecord gather_record(int64_t cols, int64_t slots = 7) {
     all_weights.push_back(weights[i % 7]);
   }
   return gather_record(cols, 9, all_rows, all_weights);
+}
+
+}  // namespace
+
+TEST_CASE("gather_rows: gradients, kernel, modes, determinism") {
+  for (const int64_t cols : {1, 5, 64}) check_op(gather_record(cols));
+  for (const int64_t slots : {63, 64, 65, 200}) {
+    OpRecord record = gather_record(5, slots);
+    record.ulps = static_cast<double>(slots);  // a sum of up to 57 cotangents without a naive form
+    record.device_dtypes = {};  // rounds between slots that are not neighbours: "over many rows and slots"
+    check_op(record);
+  }
 }
 
 // More rows and slots than a block of the CUDA kernel takes at a time; rows in any order, some of them several times, next to each

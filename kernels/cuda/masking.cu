@@ -261,8 +261,8 @@ struct ScatterShared {
 };
 
 // A block owns 128 rows of dx, a warp every eighth of them: it looks through all slots for its rows, in order, and so needs no
-// atomics and no index; a row that several slots read is added up in fp32 in slot order. Each element of dx and dy crosses memory
-// once (dx twice to accumulate); rows (4 bytes a slot) come from the cache once a block.
+// atomics and no index; a row that several slots read is added up in slot order, in fp32 where they are neighbours, as mask_tokens
+// makes them. Each element of dx and dy crosses memory once (dx twice to accumulate); rows (4 bytes a slot) come from the cache once a block.
 template <class T, int kVec> __global__ void __launch_bounds__(kThreads) gather_rows_backward_kernel(GatherArgs<T> a) {
   auto& sm = block_shared<ScatterShared>();
   const int64_t first_row = static_cast<int64_t>(block_index().x) * kTileRows;
