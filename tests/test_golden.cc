@@ -15,6 +15,12 @@ using namespace electra;
 
 namespace {
 
+Device& device() {
+  static ThreadPool pool(1);
+  static Device device(kGpuBuild == GpuBuild::CUDA ? DeviceKind::cuda : DeviceKind::simt, pool);
+  return device;
+}
+
 const std::string kFolder = std::string(ELECTRA_SOURCE_DIR) + "/tests/golden/";
 
 std::vector<std::string> failures(const std::string& file, DType dtype) {
@@ -74,6 +80,32 @@ TEST_CASE("golden files pass in double and in fp32") {
     }
 }
 
+// 20 steps of "layers" among them: its step losses in fp32 stay within 1e-5 of the file's, and so of the CPU's.
+TEST_CASE("golden files pass on the device in fp32 and in bf16") {
+  if (!kHasCudaBackend) {
+    SUCCEED("no CUDA backend in this build");
+    return;
+  }
+  for (const char* name : {"layers", "long", "no_projection"})
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      INFO(name << " " << name_of(dtype));
+      const auto lines = check_golden(kFolder + name + ".safetensors", dtype, device().stream());
+      for (const GoldenLine& line : lines) {
+        INFO(line.name << ": error " << line.absolute << " at " << line.index << ", bound " << line.bound);
+        CHECK(line.passed);
+      }
+      CHECK(std::count_if(lines.begin(), lines.end(), [](const GoldenLine& line) { return line.name == "expect/step_losses"; }) == 1);
+    }
+  const test::TemporaryDirectory dir;
+  const std::string wrong = changed(dir, "weight/discriminator/electra.encoder.layer.1.attention.self.value.weight", 0.5f);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const auto lines = check_golden(wrong, dtype, device().stream());
+    CHECK(std::count_if(lines.begin(), lines.end(), [](const GoldenLine& line) { return !line.passed; }) > 5);
+  }
+  CHECK_THROWS_WITH(check_golden(kFolder + "layers.safetensors", DType::f64, device().stream()),
+                    "[--dtype] expected f32 or bf16 on a GPU, got f64");
+}
+
 TEST_CASE("one changed weight fails") {
   const test::TemporaryDirectory dir;
   const std::string file = changed(dir, "weight/discriminator/electra.encoder.layer.1.attention.self.key.weight", 1e-3f);
@@ -90,14 +122,17 @@ TEST_CASE("a file that is no golden file is refused") {
   CHECK_THROWS_AS(check(dir / "text"), FormatError);
   test::write_file(dir / "empty.safetensors", to_safetensors({}, {{"format", "pt"}}));
   CHECK_THROWS_WITH(check(dir / "empty.safetensors"), Catch::Contains("expected format electra-golden") || Catch::Contains("expected metadata 'version'"));
-  CHECK_THROWS_WITH(check(kFolder + "layers.safetensors", DType::bf16), Catch::Contains("no bf16 reference in this file"));
-  std::string no_steps = test::read_file(kFolder + "layers.safetensors");
-  const std::string key = R"(\"steps\": )";
-  const size_t at = no_steps.find(key);
-  REQUIRE(at != std::string::npos);
-  no_steps[at + key.size()] = '0';
-  test::write_file(dir / "no_steps.safetensors", no_steps);
-  CHECK_THROWS_WITH(check(dir / "no_steps.safetensors"), Catch::Contains("expected optimizer.steps of at least 1"));
+  CHECK_THROWS_WITH(check(kFolder + "layers.safetensors", DType::bf16), "[--dtype] expected f64 or f32 on the CPU, got bf16");
+  const std::string plain = edited(dir, [](auto& tensors, auto&) {
+    std::erase_if(tensors, [](const NamedTensor& t) { return t.name.starts_with("bf16_error/"); });
+  });
+  CHECK_THROWS_WITH(check(plain, DType::bf16), Catch::Contains("no bf16 reference in this file"));
+  const std::string no_steps = edited(dir, [](auto&, auto& metadata) {
+    std::string& config = metadata.at("config");
+    const std::string key = "\"steps\": 20";
+    config.replace(config.find(key), key.size(), "\"steps\": 0");
+  });
+  CHECK_THROWS_WITH(check(no_steps), Catch::Contains("expected optimizer.steps of at least 1"));
 }
 
 TEST_CASE("a golden file that speaks of tensors the model lacks is refused") {
@@ -114,7 +149,7 @@ TEST_CASE("a golden file that speaks of tensors the model lacks is refused") {
                       "[" + file + "] expected only tensors that the model in metadata 'config' has, got " + name);
   }
   // What says nothing about the model may stand there.
-  const std::string file = edited(dir, [&](auto& tensors, auto&) { tensors.push_back({"bf16_error/expect/loss", "F64", {1}, std::as_bytes(std::span(&one, 1))}); });
+  const std::string file = edited(dir, [&](auto& tensors, auto&) { tensors.push_back({"remark", "F64", {1}, std::as_bytes(std::span(&one, 1))}); });
   CHECK(failures(file, DType::f64).empty());
 }
 
@@ -161,6 +196,9 @@ TEST_CASE("a difference is judged by its bound, and what is not a number fails")
   CHECK(!judge("x", {1, NAN, 3}, {1, 2, 3}, {}, GoldenKind::forward, DType::f32, 0).passed);
   CHECK(!judge("x", {1, 2}, {1, INFINITY}, {}, GoldenKind::forward, DType::f32, 0).passed);
   CHECK(!judge("x", {1, INFINITY}, {1, INFINITY}, {}, GoldenKind::forward, DType::f32, 0).passed);
+  // bf16: twice the reference's own error and 2⁻⁷ of the scale.
+  CHECK(judge("x", {1, 2.03}, {1, 2}, {}, GoldenKind::forward, DType::bf16, 0, 0.01).passed);
+  CHECK(!judge("x", {1, 2.04}, {1, 2}, {}, GoldenKind::forward, DType::bf16, 0, 0.01).passed);
   // Weights are measured by how far they moved.
   CHECK(!judge("w", {1 + 1e-6}, {1 + 2e-6}, {1}, GoldenKind::weight, DType::f32, 0).passed);
   CHECK(judge("w", {1 + 1.999e-6}, {1 + 2e-6}, {1}, GoldenKind::weight, DType::f32, 0).passed);

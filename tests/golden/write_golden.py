@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-F64 = torch.float64
+F64, BF16 = torch.float64, torch.bfloat16
 
 
 def sizes(hidden, layers, intermediate):
@@ -23,10 +23,12 @@ def sizes(hidden, layers, intermediate):
 
 
 # name -> model, batch. Between them: sequences longer than 128 and of length 1, unequal ones, no projection, several layers in either half.
+# eps is far larger than in training: with 1e-6 an update is nearly the sign of its gradient, so a gradient that is all rounding (key
+# biases; in bf16 many more) moves a weight by a whole learning rate in either direction, and no two implementations agree.
 FILES = {
-    "layers": dict(vocab=40, embedding=32, disc=sizes(64, 2, 32), gen=sizes(64, 1, 32), lengths=[9, 1, 14], masked=3, steps=3, bias_correction=False),
-    "long": dict(vocab=40, embedding=16, disc=sizes(128, 1, 32), gen=sizes(64, 1, 32), lengths=[150, 131], masked=20, steps=4, bias_correction=True, lr=1e-4, eps=1e-5),
-    "no_projection": dict(vocab=40, embedding=64, disc=sizes(64, 1, 48), gen=sizes(64, 2, 32), lengths=[5, 33, 17, 2], masked=5, steps=2, bias_correction=False),
+    "layers": dict(vocab=40, embedding=32, disc=sizes(64, 2, 32), gen=sizes(64, 1, 32), lengths=[9, 1, 14], masked=3, steps=20, bias_correction=False, lr=2e-5, eps=3e-4),
+    "long": dict(vocab=40, embedding=16, disc=sizes(128, 1, 32), gen=sizes(64, 1, 32), lengths=[150, 131], masked=20, steps=4, bias_correction=True, lr=1e-4, eps=1e-4),
+    "no_projection": dict(vocab=40, embedding=64, disc=sizes(64, 1, 48), gen=sizes(64, 2, 32), lengths=[5, 33, 17, 2], masked=5, steps=2, bias_correction=False, lr=1e-4, eps=1e-4),
 }
 
 
@@ -68,14 +70,29 @@ def parameter_shapes(cfg):
     return shapes
 
 
+def fused(f):
+    """f computed in fp32 and rounded once where its operands are bf16, as PyTorch's own bf16 operators do."""
+    def run(x, *operands):
+        if x.dtype != BF16:
+            return f(x, *operands)
+        return f(x.float(), *(o.float() if torch.is_tensor(o) else o for o in operands)).to(BF16)
+    return run
+
+
+@fused
 def gelu(x):
     return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
 
 
-def layer_norm(x, w, name, eps):
+@fused
+def normalised(x, weight, bias, eps):
     mean = x.mean(-1, keepdim=True)
     variance = ((x - mean) ** 2).mean(-1, keepdim=True)
-    return (x - mean) / torch.sqrt(variance + eps) * w[name + ".weight"] + w[name + ".bias"]
+    return (x - mean) / torch.sqrt(variance + eps) * weight + bias
+
+
+def layer_norm(x, w, name, eps):
+    return normalised(x, w[name + ".weight"], w[name + ".bias"], eps)
 
 
 def linear(x, w, name):
@@ -115,8 +132,11 @@ def disc_logits(w, hidden):
 
 
 def forward(w, cfg, batch):
+    """Total, masked-LM and discriminator loss, and both logits (in the type of w)."""
+    dtype = w["generator/generator_lm_head.bias"].dtype
+    wide = F64 if dtype == F64 else torch.float32  # of losses
     B, T, P, V = *batch["ids"].shape, batch["masked_positions"].shape[1], cfg["vocab_size"]
-    all_disc, all_lm = torch.zeros(B, T, dtype=F64), torch.zeros(B, P, V, dtype=F64)
+    all_disc, all_lm = torch.zeros(B, T, dtype=dtype), torch.zeros(B, P, V, dtype=dtype)
     lm_sum, lm_weight, disc_sum, tokens = 0.0, 0.0, 0.0, 0
     for b in range(B):
         n = int(batch["lengths"][b])
@@ -126,14 +146,16 @@ def forward(w, cfg, batch):
         hidden = encoder(w, cfg, "generator", batch["masked_ids"][b, :n].long(), segments.long())
         logits = masked_lm_logits(w, cfg, hidden[positions])
         all_lm[b, used] = logits
-        weights = batch["masked_weights"][b][used].to(F64)
+        logits = logits.to(wide)
+        weights = batch["masked_weights"][b][used].to(wide)
         losses = torch.logsumexp(logits, -1) - logits[torch.arange(len(positions)), ids[positions].long()]
         lm_sum, lm_weight = lm_sum + (weights * losses).sum(), lm_weight + weights.sum()
         corrupted = ids.clone()
         corrupted[positions] = batch["sampled_ids"][b][used]
-        labels = (corrupted != ids).to(F64)
+        labels = (corrupted != ids).to(wide)
         x = disc_logits(w, encoder(w, cfg, "discriminator", corrupted.long(), segments.long()))
         all_disc[b, :n] = x
+        x = x.to(wide)
         disc_sum = disc_sum + (torch.nn.functional.softplus(x) - x * labels).sum()
         tokens += n
     lm, disc = lm_sum / lm_weight, disc_sum / tokens
@@ -162,7 +184,7 @@ def adamw(w, grads, m, v, step, o):
 def random_model(spec, rng):
     cfg = {"vocab_size": spec["vocab"], "embedding_size": spec["embedding"], "max_position_embeddings": max(spec["lengths"]) + 2, "type_vocab_size": 2,
            "layer_norm_eps": 1e-12, "discriminator": spec["disc"], "generator": spec["gen"], "gen_weight": 1.0, "disc_weight": 50.0,
-           "optimizer": {"lr": spec.get("lr", 2e-5), "beta1": 0.9, "beta2": 0.999, "eps": spec.get("eps", 1e-6), "weight_decay": 0.01, "clip_norm": 1.0,
+           "optimizer": {"lr": spec["lr"], "beta1": 0.9, "beta2": 0.999, "eps": spec["eps"], "weight_decay": 0.01, "clip_norm": 1.0,
                          "bias_correction": spec["bias_correction"], "steps": spec["steps"]}}
     w = {}
     for name, shape in parameter_shapes(cfg).items():
@@ -192,16 +214,12 @@ def random_batch(spec, rng):
     return batch
 
 
-def write(name, spec, folder):
-    rng = np.random.default_rng(sum(map(ord, name)))
-    cfg, w = random_model(spec, rng)
-    batch = random_batch(spec, rng)
-    out = {f"input/{k}": x for k, x in batch.items()}
-    out |= {f"weight/{k}": x.detach().to(torch.float32).clone() for k, x in w.items()}
+def train(cfg, w, batch, cast):
+    """Every tensor under expect/, grad/ and after/: steps on one batch, forward and backward of cast(weights)."""
     m, v = ({k: torch.zeros_like(x) for k, x in w.items()} for _ in range(2))
-    step_losses = []
+    out, step_losses = {}, []
     for step in range(1, cfg["optimizer"]["steps"] + 1):
-        loss, lm, disc, logits, lm_logits = forward(w, cfg, batch)
+        loss, lm, disc, logits, lm_logits = forward({k: cast(x) for k, x in w.items()}, cfg, batch)
         grads = dict(zip(w, torch.autograd.grad(loss, list(w.values()))))
         norm = adamw(w, grads, m, v, step, cfg["optimizer"])
         step_losses.append(loss.item())
@@ -212,9 +230,23 @@ def write(name, spec, folder):
             out |= {f"grad/{k}": g.clone() for k, g in grads.items()}
     out["expect/step_losses"] = torch.tensor(step_losses, dtype=F64)
     out |= {f"after/{k}": x.detach().clone() for k, x in w.items()}
+    return {k: x.to(F64) for k, x in out.items()}
+
+
+def write(name, spec, folder):
+    rng = np.random.default_rng(sum(map(ord, name)))
+    cfg, w = random_model(spec, rng)
+    batch = random_batch(spec, rng)
+    out = {f"input/{k}": x for k, x in batch.items()}
+    out |= {f"weight/{k}": x.detach().to(torch.float32).clone() for k, x in w.items()}
+    masters = {k: x.detach().to(torch.float32).requires_grad_() for k, x in w.items()}
+    exact = train(cfg, w, batch, lambda x: x)
+    bf16 = train(cfg, masters, batch, lambda x: x.to(BF16))
+    out |= exact | {f"bf16_error/{k}": (bf16[k] - x).abs().max().reshape(1) for k, x in exact.items()}
     path = folder / f"{name}.safetensors"
     save_file({k: x.contiguous() for k, x in out.items()}, path, {"format": "electra-golden", "version": "1", "config": json.dumps(cfg)})
-    print(f"{path.name}: {path.stat().st_size} bytes, loss {step_losses[0]:.6f} -> {step_losses[-1]:.6f}")
+    losses = exact["expect/step_losses"]
+    print(f"{path.name}: {path.stat().st_size} bytes, loss {losses[0]:.6f} -> {losses[-1]:.6f}")
 
 
 def check(name, spec):
