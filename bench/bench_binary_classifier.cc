@@ -43,7 +43,7 @@ struct Fixture {
         offsets{0, static_cast<int32_t>(rows)},
         loss_sum(1),
         counts(count(kBinaryCountsSize)),
-        workspace(binary_classifier_workspace(rows, cols, pool.threads(), DType::f32)) {
+        workspace(binary_classifier_workspace<Backend::cpu>(rows, cols, pool.threads(), DType::f32)) {
     state.disc_denominator = static_cast<double>(rows);
     for (size_t r = 0; r < labels.size(); ++r) labels[r] = r % 10 == 0 ? 1.0f : 0.0f;
   }

@@ -139,7 +139,7 @@ TEST_CASE("poisoning what is dead changes no bit, whatever draws the masks and s
           // Nothing is kept but the loss: masks and samples, too, are dead when the last op that says so has read them.
           const ElectraGraph g = trace_electra(config, kToyShape, options);
           const Plan plan = make_plan(*g.graph, {.train = true, .loss = g.loss, .keep = {}});
-          ParameterStore store(*g.graph, plan, true);
+          ParameterStore store(*g.graph, plan, true, Stream(pool));
           perturb_weights(store);
           Program program(*g.graph, plan, store, Stream(pool), {poison});
           fill_toy_batch(g, program);

@@ -143,8 +143,8 @@ TEST_CASE("x may be its own residual: both gradients reach it") {
       const Value loss = binary_classifier(g, y, {g.parameter("w", {24, 24}, true), g.parameter("b", {24}, true),
                                                   g.parameter("v", {1, 24}, true), g.parameter("c", {1}, true)}, labels, offsets, "head").loss;
       const Plan plan = make_plan(g, {.train = true, .loss = loss, .keep = {}});
-      ParameterStore store(g, plan, true);
       ThreadPool pool(1);
+      ParameterStore store(g, plan, true, Stream(pool));
       Program program(g, plan, store, Stream(pool), {true});
       program.input(offsets).as<int32_t>()[1] = 5;
       const auto fill = [&](const char* name, uint64_t seed) {
@@ -190,8 +190,8 @@ TEST_CASE("evaluation leaves out what only backward reads, and gives the same bi
   std::vector<Plan> plans;
   for (const bool train : {true, false}) {
     const Plan plan = plans.emplace_back(make_plan(g, {.train = train, .loss = head.loss, .keep = {head.logits}}));
-    ParameterStore store(g, plan, train);
     ThreadPool pool(2, Assignment::striped);
+    ParameterStore store(g, plan, train, Stream(pool));
     Program program(g, plan, store, Stream(pool), {true});
     program.input(offsets).as<int32_t>()[1] = 70;
     uint32_t draws = 0;

@@ -375,6 +375,7 @@ TEST_CASE("the start of a run shows every key with its value and origin") {
   const Toy toy;
   PretrainRequest request = toy.request("run", {"train_steps=1", "seed=5"});
   set_value(request.config, "vocab_size", "18", "data");
+  set_value(request.config, "precision", "fp32", "device");  // as pretrain does for auto on the CPU
   const std::string summary = configuration_summary(request.config);
   CHECK_THAT(summary, Catch::StartsWith("  command line: data=" + (toy.directory / "data")));
   CHECK_THAT(summary, Contains("\n  " + toy.config + ": embedding_size=16 hidden_size=16 num_layers=2"));
