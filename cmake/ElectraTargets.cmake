@@ -1,6 +1,7 @@
 # One place for the flags every target of the project is built with.
 add_library(electra_flags INTERFACE)
-target_compile_options(electra_flags INTERFACE -Wall -Wextra -Wpedantic)
+# nvcc splits a kernel into files of its own making, which -Wpedantic does not like.
+target_compile_options(electra_flags INTERFACE -Wall -Wextra $<$<COMPILE_LANGUAGE:CXX>:-Wpedantic>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # GCC bug 105651: std::string's insert is reported wherever it is inlined.
   target_compile_options(electra_flags INTERFACE -Wno-restrict)

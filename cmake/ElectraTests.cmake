@@ -4,7 +4,7 @@
 #   DATA     reads ../shared/data through tests/shared_data.h; skipped where that folder is absent
 #   SLOW     too long for ./test.sh; run by ./test.sh --slow
 #   THREADS  belongs to what runs under ThreadSanitizer (loader, threads, signals)
-#   DEVICE   runs on the device where the build has one: what the presets simt and simt-check build and run
+#   DEVICE   runs on the device where the build has one: what the presets simt and simt-check build and run, and bench/run_gpu.sh on a GPU
 find_package(Catch2 2.13 REQUIRED)
 include(Catch)
 
@@ -50,7 +50,8 @@ function(electra_test)
   endif()
   if(arg_DEVICE)
     add_dependencies(electra_device_tests ${arg_NAME})
-    if(ELECTRA_GPU STREQUAL "SIMT" AND NOT arg_SLOW)
+    set_property(GLOBAL APPEND PROPERTY ELECTRA_DEVICE_TESTS ${arg_NAME})
+    if(NOT ELECTRA_GPU STREQUAL "OFF" AND NOT arg_SLOW)
       set(label device)
     endif()
   endif()

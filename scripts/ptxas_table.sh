@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Compiles GPU kernels with nvcc for every target and prints what ptxas makes of them: one line for each kernel and target.
 #   scripts/ptxas_table.sh [--check | --write] [FILE.cu…]      (no FILE: kernels/cuda/*.cu and tests/simt/*.cu)
-# --write keeps the table as kernels/cuda/ptxas-<nvcc version>.txt; --check compares with it. Any spill or stack frame fails, and
-# with --check any difference in registers, shared memory or kernels; a version of nvcc that has no table is only checked for
-# spills. Exit status: 0 fine, 1 a kernel is not, 2 wrong usage or no nvcc.
-# *_sm90.cu is compiled for sm_90a; all others for sm_80, sm_90a and PTX of compute_90.
+# --write keeps the table as kernels/cuda/ptxas-<nvcc version>.txt; --check compares with it, or with its lines of the FILEs. Any
+# spill, stack frame or warning fails, and with --check any difference in registers, shared memory or kernels; a version of nvcc that
+# has no table is only checked for the former. Exit status: 0 fine, 1 a kernel is not, 2 wrong usage or no nvcc.
+# *_sm90.cu is compiled for sm_90a; all others for sm_80, sm_90a and PTX of compute_90, with the flags of a release.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,9 +21,12 @@ fi
 version=$("$nvcc" --version | sed -nE 's/.*release ([0-9.]+).*/\1/p')
 golden=kernels/cuda/ptxas-$version.txt
 
+all=0
 if [ $# -gt 0 ]; then
+  if [ "$mode" = write ]; then echo "ptxas_table: expected no FILE with --write, which keeps all of them" >&2; exit 2; fi
   files=("$@")
 else
+  all=1
   shopt -s nullglob
   files=(kernels/cuda/*.cu tests/simt/*.cu)
 fi
@@ -40,7 +43,8 @@ compile() { # FILE: ptxas's report in $work
     *_sm90.cu) ;;
     *) targets+=(-gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=compute_90) ;;
   esac
-  if ! "${launcher[@]}" "$nvcc" -std=c++20 -O3 -I. "${targets[@]}" -Xptxas -v -c "$file" -o "$work/object.$BASHPID.o" >"$log" 2>&1; then
+  if ! "${launcher[@]}" "$nvcc" -std=c++20 -O3 -DNDEBUG -DELECTRA_GPU=CUDA -I. "${targets[@]}" -Xptxas -v -c "$file" -o "$work/object.$BASHPID.o" \
+    >"$log" 2>&1 || grep -q 'warning' "$log"; then
     cat "$log" >&2
     return 1
   fi
@@ -65,6 +69,11 @@ table() {
           print file, target, kernel, registers, shared, stack, spilled
         }'
   done | LC_ALL=C sort
+}
+
+# The lines of the golden table: of the FILEs asked for, or all.
+kept() {
+  if [ "$all" = 1 ]; then tail -n +2 "$golden"; else awk 'NR == FNR { asked[$0]; next } $1 in asked' <(printf '%s\n' "${files[@]}") "$golden"; fi
 }
 
 jobs=0 failed=0
@@ -95,7 +104,7 @@ case $mode in
   check)
     if [ ! -f "$golden" ]; then
       echo "$(wc -l <"$work/table") kernels without spills; no table of nvcc $version to compare with"
-    elif ! diff <(tail -n +2 "$golden") "$work/table" >"$work/diff"; then
+    elif ! diff <(kept) "$work/table" >"$work/diff"; then
       cat "$work/diff" >&2
       echo "ptxas_table: $golden differs (< as kept, > as compiled); scripts/ptxas_table.sh --write keeps the new figures" >&2
       exit 1

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # scripts/ptxas_table.sh: the kernels are as its table says; it fails for a kernel that spills, for one with a stack frame, for one
-# that differs from the table and for one that does not compile. usage: run.sh ROOT
+# that differs from the table, for one that is missing, for one that does not compile and for one compiled with a warning.
+# usage: run.sh ROOT
 set -euo pipefail
 cd "$1"
 work=$(mktemp -d)
@@ -66,8 +67,24 @@ KERNEL
 (cd "$work/table" && scripts/ptxas_table.sh --write && scripts/ptxas_table.sh --check) >/dev/null
 sed -i -E 's/ [0-9]+ 0 0 0$/ 99 0 0 0/' "$work"/table/kernels/cuda/ptxas-*.txt
 expect_failure "a kernel with other figures than the table's" "differs" "$work/table"
+cp "$work/table/kernels/cuda/k.cu" "$work/table/kernels/cuda/another.cu"
+sed -i 's/sets/sets_too/' "$work/table/kernels/cuda/another.cu"
+(cd "$work/table" && scripts/ptxas_table.sh --write) >/dev/null
+rm "$work/table/kernels/cuda/another.cu"
+expect_failure "a kernel that the table has and the tree has not" "sets_too" "$work/table"
+(cd "$work/table" && scripts/ptxas_table.sh --check kernels/cuda/k.cu) >/dev/null
 
 small_tree "$work/broken"
 echo 'syntax error' >"$work/broken/kernels/cuda/k.cu"
 expect_failure "a kernel that does not compile" "error" "$work/broken"
-echo "stack frames, spills, changed figures and errors are reported"
+
+small_tree "$work/warning"
+cat >"$work/warning/kernels/cuda/k.cu" <<'KERNEL'
+#include "kernels/device.cuh"
+namespace electra {
+struct Args { float* y; };
+__global__ void sets(const Args p) { int unused = 3; p.y[thread_index().x] = 1; }
+}
+KERNEL
+expect_failure "a kernel with a warning" "unused" "$work/warning"
+echo "stack frames, spills, changed figures, missing kernels, errors and warnings are reported"
