@@ -6,6 +6,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/core/error.h"
+#include "kernels/core/gpu.h"
 #include "kernels/dispatch.h"
 #include "tests/op_test.h"
 
@@ -174,6 +175,20 @@ OpRecord attention_record(const Options& o) {
 bool without_cuda() {
   if (!kHasCudaBackend) SUCCEED("no CUDA backend in this build");
   return !kHasCudaBackend;
+}
+
+// Kernels as for a device of a lower compute capability, while it lives.
+struct CapabilityLimit {
+  explicit CapabilityLimit([[maybe_unused]] int most) {
+    if constexpr (kHasCudaBackend) gpu::limit_compute_capability(most);
+  }
+  ~CapabilityLimit() {
+    if constexpr (kHasCudaBackend) gpu::limit_compute_capability(gpu::kNoLimit);
+  }
+};
+int capability() {
+  if constexpr (kHasCudaBackend) return gpu::compute_capability();
+  return 0;
 }
 
 std::vector<double> row(const std::vector<double>& values, int64_t cols, int64_t first, int64_t count) {
@@ -365,17 +380,83 @@ TEST_CASE("attention: the CUDA kernels for sequences of at most 128 tokens") {
 // A tile has 64 rows, a block 128; 300 and 512 fill each of the two buffers several times.
 TEST_CASE("attention: the CUDA kernels for longer sequences") {
   if (without_cuda()) return;
+  const CapabilityLimit limit(80);
   check_device(attention_record({.lengths = {129, 1, 64, 0, 200}, .spare = 5, .heads = 2, .head_dim = 64}));
   check_device(attention_record({.lengths = {300, 17}, .heads = 1, .head_dim = 64, .drop_p = 0}));
   check_device(attention_record({.lengths = {512}, .heads = 1, .head_dim = 64}));
+}
+
+// The kernels for compute capability 9.x take over from 256 tokens. Their blocks hold 128 rows, in halves of 64, against tiles of 128 (forward) or 64.
+TEST_CASE("attention: the Hopper kernels at every edge of a tile") {
+  if (without_cuda()) return;
+  const auto check = [](const Options& o) {
+    OpRecord record = attention_record(o);
+    record.device_dtypes = {DType::bf16};
+    check_device(record);
+  };
+  check({.lengths = {256}, .heads = 1, .head_dim = 64});
+  check({.lengths = {255, 0, 257, 1, 64}, .spare = 5, .heads = 2, .head_dim = 64});
+  check({.lengths = {65, 300, 127, 128, 129}, .spare = 70, .heads = 1, .head_dim = 64, .drop_p = 0});
+  check({.lengths = {511, 192}, .heads = 1, .head_dim = 64});
+  check({.lengths = {512}, .heads = 3, .head_dim = 64, .drop_p = 0});
+  check({.lengths = {513}, .spare = 1, .heads = 1, .head_dim = 64});
+  check({.lengths = {1024}, .heads = 1, .head_dim = 64});
+}
+
+TEST_CASE("attention: the device's compute capability chooses the kernels, and both agree") {
+  if (without_cuda()) return;
+  OpRecord record = attention_record({.lengths = {300, 20}, .spare = 3, .heads = 2, .head_dim = 64});
+  const auto run = [&] {
+    Run run(record, DType::bf16, {}, Backend::cuda);
+    run.forward();
+    run.backward();
+    return run;
+  };
+  const Run own = run();
+  const bool is_hopper = capability() / 10 == 9;
+  const CapabilityLimit limit(80);
+  CHECK(capability() == 80);
+  const Run limited = run();
+  for (const std::string name : {"context", "dqkv"}) {
+    const std::vector<double> expected = limited.values(name);
+    double largest = 0;
+    for (const double x : expected) largest = std::max(largest, std::abs(x));
+    check_close(name, own.values(name), expected, largest * 0x1p-6);
+    CHECK((own.bytes(name) == limited.bytes(name)) == !is_hopper);  // they add up in different orders
+  }
+}
+
+// Tiles are cut at multiples of their height: the last one of a sequence holds rows of the next, or of nobody.
+TEST_CASE("attention: what rows of others hold is not seen by the CUDA kernels") {
+  if (without_cuda()) return;
+  const int64_t n = 300, foreign = 90;
+  for (const int most : {80, 90}) {
+    const CapabilityLimit limit(most);
+    const OpRecord record = attention_record({.lengths = {n, foreign - 30}, .spare = 30, .heads = 1, .head_dim = 64});
+    const auto run = [&](double value) {
+      Run run(record, DType::bf16, {}, Backend::cuda);
+      for (const auto& [name, cols] : {std::pair<std::string, int64_t>{"qkv", 192}, {"dcontext", 64}}) {
+        std::vector<double> values = run.values(name);
+        std::fill(values.begin() + n * cols, values.end(), value);
+        run.set(name, values);
+      }
+      run.forward();
+      run.backward();
+      return std::pair{row(run.values("context"), 64, 0, n), row(run.values("dqkv"), 192, 0, n)};
+    };
+    INFO("compute capability at most " << most);
+    CHECK((run(1) == run(std::nan(""))));
+  }
 }
 
 // Scores around ±3000 leave one key each; scores of −512 everywhere make exp(−lse) overflow where a padding row takes part. Backward computes P
 // again from lse, whose own rounding is 3e-5 at 512 and 2e-4 at 3000; where P is nearly 1, dP − delta carries the rounding of a bf16 context.
 TEST_CASE("attention: extreme scores in the CUDA kernels") {
   if (without_cuda()) return;
-  for (const int64_t n : {40, 150}) {
+  for (const int64_t n : {40, 150, 260}) {
+    const std::vector<DType> dtypes = n < 256 ? std::vector{DType::f32, DType::bf16} : std::vector{DType::bf16};
     OpRecord wide = attention_record({.lengths = {n}, .heads = 1, .head_dim = 64, .scale = 20});
+    wide.device_dtypes = dtypes;
     wide.ulps = 4096;
     wide.bf16_ulps = 8;
     check_device(wide);
@@ -387,6 +468,7 @@ TEST_CASE("attention: extreme scores in the CUDA kernels") {
         qkv[static_cast<size_t>(i * 192 + 64 + d)] = -8 + 0.0625 * static_cast<double>((i + d) % 4);
       }
     low.ulps = 512;
+    low.device_dtypes = dtypes;
     check_device(low);
   }
 }
@@ -395,11 +477,12 @@ TEST_CASE("attention: extreme scores in the CUDA kernels") {
 TEST_CASE("attention: the CUDA kernels drop what the CPU drops, in both directions") {
   if (without_cuda()) return;
   const int64_t before = 3;  // tokens of another sequence
-  for (const int64_t n : {100, 200})
+  for (const int64_t n : {100, 200, 300})
     for (int64_t window = 0; window < n; window += 64) {
       const Options o{.lengths = {before, n}, .heads = n == 100 ? 2 : 1, .head_dim = 64};
       const int64_t hidden = 64 * o.heads, shown = std::min<int64_t>(64, n - window);
       OpRecord record = attention_record(o);
+      if (n == 300) record.device_dtypes = {DType::bf16};
       std::vector<double>& qkv = record.inputs[0].values;
       std::vector<double> dcontext(static_cast<size_t>((before + n) * hidden), 0);
       const auto set_hot = [&](std::vector<double>& values, int64_t cols, int64_t column) {

@@ -19,6 +19,9 @@ std::string why_unusable(int index);
 // Makes device `index` the one this process uses; no other is touched.
 void select(int index);
 Properties properties(int index);
+// Of the selected device; cheap enough to choose kernels by at every launch.
+int compute_capability();  // 10 major + minor: 90 on an H100
+int multiprocessors();
 
 void* allocate(size_t bytes);
 void release(void* p) noexcept;
@@ -52,5 +55,8 @@ void destroy_graph(Handle graph) noexcept;
 // must depend on neither. A GPU has one schedule, its own.
 int test_schedules();
 void use_test_schedule(int schedule);  // 0 to test_schedules() - 1
+// For tests: kernels are chosen as if the compute capability were at most this.
+void limit_compute_capability(int most);
+constexpr int kNoLimit = 1 << 30;
 
 }  // namespace electra::gpu

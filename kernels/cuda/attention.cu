@@ -1,7 +1,9 @@
 // Attention on tensor cores, bf16 with fp32 sums; the algorithm is that of FlashAttention-2 (Dao, 2023). docs/ops/attention.md has the
 // mathematics. Sequences of at most 128 tokens take the short kernels, one block for a whole head, every operand across memory
-// once; longer ones the streaming kernels, which walk through tiles of 64 rows in two buffers filled by cp.async.
+// once; longer ones the streaming kernels, which walk through tiles of 64 rows in two buffers filled by cp.async; from 256 tokens and on
+// compute capability 9.x those of attention_sm90.cu.
 // Numerics: scores, softmax, sums and accumulators are fp32; P and dS are rounded to bf16 before they enter a product.
+#include "kernels/core/gpu.h"
 #include "kernels/cuda/attention.cuh"
 
 namespace electra {
@@ -12,17 +14,10 @@ using namespace cuda::attention;
 
 constexpr int kShortLen = 128;            // longest sequence of the short kernels
 constexpr int kTile = 64;                 // rows of a streamed tile
-constexpr float kLog2E = 1.4426950408889634f;
-constexpr float kScaleLog2 = kScale * kLog2E;  // of raw scores, for exp2
 
-// ---- tiles of a head in shared memory
-// A row is 128 bytes, 8 chunks of 16. Chunk c of row r lies at place c ^ (r % 8), so that the eight rows of an ldmatrix and the eight
-// chunks of a row lie in different banks.
-
-using Row = bf16[kHeadDim];
 using Args = attention::Args<bf16>;
 
-__device__ inline bf16* chunk_at(Row* tile, int row, int chunk) { return tile[row] + (chunk ^ row % 8) * 8; }
+// ---- tiles of a head in shared memory
 
 // Where the rows of a tile lie. by_call: within 32 rows such that the columns of a product that one lane of a quad holds, 2 t and 2 t + 1 of
 // four groups of eight, are rows 8 t to 8 t + 7: the keys of one call of draws. Row 8 a + 2 b + c lies at 8 b + 2 a + c.
@@ -99,42 +94,6 @@ __device__ inline void multiply_add(FragC (&out)[kHeadDim / 8], const FragA& a, 
   }
 }
 
-__device__ inline void store_pair(bf16* p, uint32_t pair) {
-  Vec<bf16, 2> v;
-  memcpy(&v, &pair, sizeof v);
-  store_vec(p, v);
-}
-
-// A warp's 16 x 64 accumulators, row g + 8 i times factor[i], as rows of 128 bytes from `to`, the first `valid` of them. They pass through rows
-// row0 to row0 + 15 of `tile`, which no other warp uses any more.
-__device__ inline void store_rows(const FragC (&x)[kHeadDim / 8], const float (&factor)[2], Row* tile, int row0, bf16* to, int64_t stride,
-                                  int valid, GradMode mode) {
-  const int lane = lane_index(), g = lane / 4, t = lane % 4;
-  sync_warp();
-#pragma unroll
-  for (int d = 0; d < kHeadDim / 8; ++d)
-#pragma unroll
-    for (int i = 0; i < 2; ++i)
-      store_pair(chunk_at(tile, row0 + g + 8 * i, d) + 2 * t, pack_bf16x2(x[d].r[2 * i] * factor[i], x[d].r[2 * i + 1] * factor[i]));
-  sync_warp();
-#pragma unroll
-  for (int pass = 0; pass < 4; ++pass) {
-    const int row = 4 * pass + lane / 8, chunk = lane % 8;
-    if (row >= valid) continue;
-    bf16* const out = to + row * stride + chunk * 8;
-    const Vec<bf16, 8> value = load_vec<8>(chunk_at(tile, row0 + row, chunk));
-    if (mode == GradMode::accumulate) {
-      float sum[8];
-      load_floats(sum, out);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) sum[i] += to_float(value[i]);
-      store_floats(out, sum);
-    } else {
-      store_vec(out, value);
-    }
-  }
-}
-
 // Row `row` of the block's head in dqkv. Computed from the beginning, for use after a loop that has no register left to keep it in.
 __device__ inline bf16* gradient_row(const Args& a, int row) {
   const Head h = head_of_block(a);
@@ -142,22 +101,6 @@ __device__ inline bf16* gradient_row(const Args& a, int row) {
 }
 
 // ---- dropout
-
-// Draw `slot` is below the threshold: one comparison, without taking the halves of a word apart. limit = 65536 threshold - 1.
-__device__ inline uint32_t keep_limit(const DropoutArgs& dropout) { return (dropout.threshold << 16) - 1; }
-__device__ inline bool keeps(const Bits128& bits, int slot, uint32_t limit) {
-  const uint32_t word = bits.word[slot / 2];
-  return (slot % 2 ? word : word << 16) <= limit;
-}
-
-// What one call keeps, bit by slot.
-__device__ inline uint32_t kept_slots(const Draws& draws, int query, int key_group, uint32_t limit) {
-  const Bits128 bits = draws(query, key_group);
-  uint32_t kept = 0;
-#pragma unroll
-  for (int slot = 0; slot < 8; ++slot) kept |= keeps(bits, slot, limit) ? 1u << slot : 0u;
-  return kept;
-}
 
 // Zeroes what is dropped of scores in `by_call` order: of query (row g of the fragments; g + 8 for half = 1) and `keys` keys from key0, in 32s.
 template <int kGroups>
@@ -397,35 +340,6 @@ template <bool kDrop> __global__ void __launch_bounds__(kForwardThreads, 2) atte
 // ---- backward
 
 constexpr int kBackwardThreads = 256, kBackwardRows = 128;
-
-// delta = rowsum(dcontext context) of a warp's 16 rows, eight lanes a row; `valid` of them exist. The loads of context are issued early.
-struct RowDots {
-  Vec<bf16, 8> context[4];
-  __device__ void load(const bf16* from, int64_t stride, int valid) {
-    const int lane = lane_index();
-#pragma unroll
-    for (int pass = 0; pass < 4; ++pass) {
-      const int row = 4 * pass + lane / 8;
-      context[pass] = row < valid ? load_vec<8, Cache::read_only>(from + row * stride + lane % 8 * 8) : Vec<bf16, 8>{};
-    }
-  }
-  // With rows row0 to row0 + 15 of dcontext in shared memory; writes delta[0..15], and those that exist to global memory where it is not null.
-  __device__ void finish(Row* dout, int row0, float* delta, float* global, int valid) const {
-    const int lane = lane_index();
-#pragma unroll
-    for (int pass = 0; pass < 4; ++pass) {
-      const int row = 4 * pass + lane / 8;
-      const Vec<bf16, 8> d = load_vec<8>(chunk_at(dout, row0 + row, lane % 8));
-      float sum = 0;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) sum = fmaf(to_float(context[pass][i]), to_float(d[i]), sum);
-      sum = warp_sum<8>(sum);
-      if (lane % 8 != 0) continue;
-      delta[row] = sum;
-      if (global != nullptr && row < valid) global[row] = sum;
-    }
-  }
-};
 
 // Bits that say what dropout keeps, for queries in pairs: bit 16 e + b of mask[w][i] is query query0 + 2 i + e, key key0 + 16 w + b.
 template <int kThreads, int kWarps, int kPairs>
@@ -729,7 +643,12 @@ template <bool kDrop> __global__ void __launch_bounds__(kKeyThreads, 3) attentio
 
 // ---- launchers
 
+bool on_hopper(const Args& args, int64_t max_seq_len) {
+  return max_seq_len >= kLeastSm90 && args.rows > 0 && gpu::compute_capability() / 10 == 9;
+}
+
 void forward_bf16(Args args, int64_t max_seq_len, Stream& stream) {
+  if (on_hopper(args, max_seq_len)) return forward_sm90(args, max_seq_len, gpu::multiprocessors(), stream);
   const bool is_short = max_seq_len <= kShortLen;
   args.tiles = is_short ? 1 : tiles_of(max_seq_len, kForwardQueries);
   const Grid grid = grid_of(args.sequences, args.tiles, args.heads);
@@ -740,6 +659,7 @@ void forward_bf16(Args args, int64_t max_seq_len, Stream& stream) {
 }
 
 void backward_bf16(Args args, int64_t max_seq_len, Stream& stream) {
+  if (on_hopper(args, max_seq_len)) return backward_sm90(args, max_seq_len, gpu::multiprocessors(), stream);
   const bool is_short = max_seq_len <= kShortLen;
   args.tiles = is_short ? 1 : tiles_of(max_seq_len, kQueryRows);
   const Grid grid = grid_of(args.sequences, args.tiles, args.heads);

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <string>
 
 #include "kernels/core/error.h"
@@ -19,6 +20,15 @@ void check(cudaError_t status, const char* where) {
 }
 
 std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
+
+int most_capability = kNoLimit;
+
+int attribute(cudaDeviceAttr which) {
+  int device = 0, value = 0;
+  check(cudaGetDevice(&device), "device");
+  check(cudaDeviceGetAttribute(&value, which, device), "device");
+  return value;
+}
 
 cudaStream_t stream_of(Handle stream) { return static_cast<cudaStream_t>(stream); }
 cudaEvent_t event_of(Handle event) { return static_cast<cudaEvent_t>(event); }
@@ -61,6 +71,11 @@ Properties properties(int index) {
   return {.name = p.name, .major = p.major, .minor = p.minor, .driver = version(driver), .memory_bytes = p.totalGlobalMem,
           .multiprocessors = p.multiProcessorCount};
 }
+
+int compute_capability() {
+  return std::min(most_capability, 10 * attribute(cudaDevAttrComputeCapabilityMajor) + attribute(cudaDevAttrComputeCapabilityMinor));
+}
+int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
 
 void* allocate(size_t bytes) {
   void* p = nullptr;
@@ -132,5 +147,6 @@ void destroy_graph(Handle graph) noexcept { cudaGraphExecDestroy(static_cast<cud
 
 void use_test_schedule(int) {}
 int test_schedules() { return 1; }
+void limit_compute_capability(int most) { most_capability = most; }
 
 }  // namespace electra::gpu

@@ -1,6 +1,7 @@
 // The device layer on the host executor: launches and copies run at once; a graph is a list of them.
 #include "kernels/core/gpu.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -16,6 +17,10 @@ namespace {
 
 using LaunchList = std::vector<std::function<void()>>;
 
+// Two multiprocessors: a grid of as many blocks as the device runs at once has several, each with several pieces of work.
+constexpr int kMajor = 9, kMinor = 0, kMultiprocessors = 2;
+int most_capability = kNoLimit;
+
 std::unique_ptr<simt::Recorder> recording;
 
 // Runs the command, or keeps it for the graph that is being recorded.
@@ -30,7 +35,11 @@ std::string why_unusable(int index) {
   return index == 0 ? "" : "expected GPU 0 on the host executor, got " + std::to_string(index);
 }
 void select(int) {}
-Properties properties(int) { return {.name = "host executor", .major = 9, .minor = 0, .driver = {}, .memory_bytes = 0, .multiprocessors = 1}; }
+Properties properties(int) {
+  return {.name = "host executor", .major = kMajor, .minor = kMinor, .driver = {}, .memory_bytes = 0, .multiprocessors = kMultiprocessors};
+}
+int compute_capability() { return std::min(most_capability, 10 * kMajor + kMinor); }
+int multiprocessors() { return kMultiprocessors; }
 
 void* allocate(size_t bytes) { return simt::allocate(bytes); }
 void release(void* p) noexcept { simt::release(p); }
@@ -76,5 +85,6 @@ void destroy_graph(Handle graph) noexcept { delete static_cast<LaunchList*>(grap
 
 int test_schedules() { return static_cast<int>(std::size(simt::kSchedules)); }
 void use_test_schedule(int schedule) { simt::options = simt::kSchedules[schedule]; }
+void limit_compute_capability(int most) { most_capability = most; }
 
 }  // namespace electra::gpu

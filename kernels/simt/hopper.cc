@@ -226,9 +226,10 @@ uint32_t shared_offset(const void* p) {
 
 namespace {
 
-float element(uint32_t offset, Site at, const char* what) {
+// What is read for a warp counts as read by its lane 0, which is at least as far as the wait.
+float element(uint32_t offset, Lane& reader, Site at, const char* what) {
   const char* p = shared_range(worker->shared + offset, 2, 2, what, at);
-  note_access(p, 2, kRead | kUncounted, at);
+  if (checker) checker->access(reader, p, 2, kRead | kUncounted, {nullptr, at});
   bf16 value;
   std::memcpy(&value, p, 2);
   return to_float(value);
@@ -238,7 +239,10 @@ uint32_t start_of(uint64_t descriptor) { return static_cast<uint32_t>(descriptor
 uint32_t columns_stride_of(uint64_t descriptor) { return static_cast<uint32_t>(descriptor >> 16 & 0x3fff) << 4; }
 uint32_t stride_of(uint64_t descriptor) { return static_cast<uint32_t>(descriptor >> 32 & 0x3fff) << 4; }
 
+// Every warp reads its own rows of A, and all of B, whose columns are shared out here: each is the reader of some.
 void perform(Warpgroup& g, const Wgmma& op) {
+  const auto number = static_cast<size_t>(&g - state().groups.data());
+  const auto reader = [&](uint32_t warp) -> Lane& { return worker->warps[number * 4 + warp].lanes[0]; };
   float a[64][16];
   static thread_local float b[16][256];
   for (uint32_t r = 0; r < 64; ++r) {
@@ -247,7 +251,7 @@ void perform(Warpgroup& g, const Wgmma& op) {
         const uint32_t thread = r / 16 * 32 + r % 8 * 4 + k % 8 / 2, word = k / 8 * 2 + r % 16 / 8;
         a[r][k] = to_float(bf16{static_cast<uint16_t>(op.a_registers[thread][word] >> (k % 2 * 16))});
       } else {
-        a[r][k] = element(swizzled(start_of(op.a) + r / 8 * stride_of(op.a) + r % 8 * 128 + k * 2), op.site, "wgmma, operand a");
+        a[r][k] = element(swizzled(start_of(op.a) + r / 8 * stride_of(op.a) + r % 8 * 128 + k * 2), reader(r / 16), op.site, "wgmma, operand a");
       }
     }
   }
@@ -255,7 +259,7 @@ void perform(Warpgroup& g, const Wgmma& op) {
     for (uint32_t n = 0; n < static_cast<uint32_t>(op.columns); ++n) {
       const uint32_t offset = op.transposed_b ? n / 64 * columns_stride_of(op.b) + k / 8 * stride_of(op.b) + k % 8 * 128 + n % 64 * 2
                                               : n / 8 * stride_of(op.b) + n % 8 * 128 + k * 2;
-      b[k][n] = element(swizzled(start_of(op.b) + offset), op.site, "wgmma, operand b");
+      b[k][n] = element(swizzled(start_of(op.b) + offset), reader(n / 8 % 4), op.site, "wgmma, operand b");
     }
   }
   const auto it = std::find_if(g.accumulators.begin(), g.accumulators.end(), [&](const Accumulator& x) { return x.d[0] == op.d[0]; });
