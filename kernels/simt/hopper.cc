@@ -239,6 +239,18 @@ uint32_t start_of(uint64_t descriptor) { return static_cast<uint32_t>(descriptor
 uint32_t columns_stride_of(uint64_t descriptor) { return static_cast<uint32_t>(descriptor >> 16 & 0x3fff) << 4; }
 uint32_t stride_of(uint64_t descriptor) { return static_cast<uint32_t>(descriptor >> 32 & 0x3fff) << 4; }
 
+// Each sum in order of k. Products of bf16 numbers are exact in fp32.
+ELECTRA_CLONES void multiply(float (&c)[64][256], const float (&a)[64][16], const float (&b)[16][256], int columns) {
+  for (int r = 0; r < 64; ++r) {
+    for (int n = 0; n < columns; n += 16) {
+      float sum[16] = {};
+      for (int k = 0; k < 16; ++k)
+        for (int i = 0; i < 16; ++i) sum[i] += a[r][k] * b[k][n + i];
+      std::memcpy(c[r] + n, sum, sizeof sum);
+    }
+  }
+}
+
 // Every warp reads its own rows of A, and all of B, whose columns are shared out here: each is the reader of some.
 void perform(Warpgroup& g, const Wgmma& op) {
   const auto number = static_cast<size_t>(&g - state().groups.data());
@@ -264,13 +276,13 @@ void perform(Warpgroup& g, const Wgmma& op) {
   }
   const auto it = std::find_if(g.accumulators.begin(), g.accumulators.end(), [&](const Accumulator& x) { return x.d[0] == op.d[0]; });
   Accumulator& acc = *it;
+  static thread_local float product[64][256];
+  multiply(product, a, b, op.columns);
   for (int r = 0; r < 64; ++r) {
     for (int n = 0; n < op.columns; ++n) {
-      float sum = 0;
-      for (int k = 0; k < 16; ++k) sum += a[r][k] * b[k][n];
       const int thread = r / 16 * 32 + r % 8 * 4 + n % 8 / 2, i = n / 8 * 4 + r % 16 / 8 * 2 + n % 2;
       float& d = acc.values[static_cast<size_t>(thread * acc.per_thread + i)];
-      d = op.accumulate ? d + sum : sum;
+      d = op.accumulate ? d + product[r][n] : product[r][n];
     }
   }
   if (--acc.pending > 0) return;

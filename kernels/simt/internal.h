@@ -17,6 +17,13 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
+// A function compiled for several instruction sets.
+#if defined(__GNUC__) && !defined(__clang__) && !defined(ELECTRA_SIMT_ASAN)
+#define ELECTRA_CLONES __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
+#else
+#define ELECTRA_CLONES
+#endif
+
 namespace electra::simt {
 
 #if defined(ELECTRA_SIMT_ASAN)

@@ -199,12 +199,6 @@ namespace {
 using Float8 = float __attribute__((vector_size(32)));
 using Word8 = uint32_t __attribute__((vector_size(32)));
 
-#if defined(__GNUC__) && !defined(__clang__) && !defined(ELECTRA_SIMT_ASAN)
-#define ELECTRA_CLONES __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
-#else
-#define ELECTRA_CLONES
-#endif
-
 // Operands in 1,280 bytes, each lane 4 g + t writing its part: A as four 8x8 quadrants of pairs, B as [k pair t][g], C as rows.
 struct MmaOperands {
   uint32_t a[4][kLanes];
