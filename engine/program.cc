@@ -31,6 +31,9 @@ Program::Program(const Graph& graph, Plan plan, const ParameterStore& store, Str
       b = Buffer(bytes, Memory::pinned);
       staged_.emplace_back(stream);
     }
+    landing_ = Buffer(bytes, Memory::device);
+    taken_.emplace(stream);
+    copies_.emplace(stream);
     host_output_offset_.resize(graph.values().size());
     for (size_t v = 0; v < graph.values().size(); ++v) {
       host_output_offset_[v] = output_bytes;
@@ -121,29 +124,45 @@ void Program::issue(Run run) {
   call_ops(backward, calls_.size(), run == kFirstMicroBatch);
 }
 
-void Program::start(const StepState& state, Run run) {
+void Program::send_inputs() {
+  if (!filling_) return;
+  taken_->wait(copies_->get());
+  copy(landing_.data(), staging_[staging_now_].data(), landing_.bytes(), copies_->get());
+  staged_[staging_now_].record(copies_->get());
+  filling_ = false;
+  sent_ = true;
+}
+
+void Program::prepare(const StepState& state) {
   state_.set(state);
-  if (filling_) {
-    copy(inputs_.data(), staging_[staging_now_].data(), inputs_.bytes(), stream_);
-    staged_[staging_now_].record(stream_);
-    filling_ = false;
-  }
+  send_inputs();
+  if (!sent_) return;
+  staged_[staging_now_].wait(stream_);
+  copy(inputs_.data(), landing_.data(), landing_.bytes(), stream_);
+  taken_->record(stream_);
+  sent_ = false;
+}
+
+void Program::start(const StepState& state, Run run) {
+  prepare(state);
   if (stream_.backend() == Backend::cpu || options_.poison || !options_.record) return issue(run);
-  Recording& r = recordings_[run];
-  if (!r.warm) {
-    issue(run);
-    r.warm = true;
-    return;
-  }
-  if (!r.graph) r.graph = LaunchGraph::capture(stream_, [&] { issue(run); });
-  r.graph.launch(stream_);
+  recordings_[run].run(stream_, [&] { issue(run); });
 }
 
 void Program::forward(const StepState& state) { start(state, kForward); }
 
 void Program::forward_backward(const StepState& state, bool first_micro_batch) {
-  if (plan_.loss_gradient == kNoSlot) throw Error("program", "expected a plan made for training");
+  check_trains();
   start(state, first_micro_batch ? kFirstMicroBatch : kLaterMicroBatch);
+}
+
+void Program::issue_forward_backward(bool first_micro_batch) {
+  check_trains();
+  issue(first_micro_batch ? kFirstMicroBatch : kLaterMicroBatch);
+}
+
+void Program::check_trains() const {
+  if (plan_.loss_gradient == kNoSlot) throw Error("program", "expected a plan made for training");
 }
 
 Tensor Program::input(Value v) {
@@ -167,11 +186,16 @@ Tensor Program::device_output(Value v) const {
   return slot(s, graph_->value(v).spec);
 }
 
+void Program::copy_output(Value v, void* to) const {
+  const Tensor t = device_output(v);
+  copy(to, t.data, t.bytes(), stream_);
+}
+
 Tensor Program::output(Value v) const {
   Tensor t = device_output(v);
   if (stream_.backend() == Backend::cpu) return t;
   std::byte* const host = host_outputs_.data() + host_output_offset_[static_cast<size_t>(v)];
-  copy(host, t.data, t.bytes(), stream_);
+  copy_output(v, host);
   stream_.synchronize();
   t.data = host;
   return t;

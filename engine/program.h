@@ -3,6 +3,7 @@
 #pragma once
 #include <array>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/parameters.h"
@@ -26,10 +27,20 @@ class Program {
   // Gradients go to the store: written in the first micro-batch of a step, added in those after it.
   void forward_backward(const StepState& state, bool first_micro_batch = true);
 
-  // Host memory to be filled before a run; holds what the last run read. Waits, on a GPU, until an earlier run has read it.
+  // The parts of a run, for a caller that records its launches together with others. prepare() brings state and inputs to where
+  // kernels read them; issue_forward_backward() is nothing but launches, the same at every run.
+  void prepare(const StepState& state);
+  void issue_forward_backward(bool first_micro_batch);
+  const StepState* device_state() const { return state_.data(); }
+
+  // Host memory to be filled before a run; holds what the last run read, or will read. Waits, on a GPU, until it has been sent.
   Tensor input(Value v);
+  // Inputs are complete: on a GPU they are sent while an earlier run may still compute. Otherwise the run sends them.
+  void send_inputs();
   // A kept value of the last run in host memory; waits for it. Throws Error for one that was not kept.
   Tensor output(Value v) const;
+  // Copies it to host memory, which may be read when the stream is synchronised.
+  void copy_output(Value v, void* to) const;
   const Plan& plan() const { return plan_; }
   const Graph& graph() const { return *graph_; }
   size_t arena_bytes() const { return plan_.arena_bytes; }
@@ -48,12 +59,9 @@ class Program {
   };
   // A run is one of these; each is recorded by itself.
   enum Run : uint8_t { kForward, kFirstMicroBatch, kLaterMicroBatch };
-  struct Recording {
-    LaunchGraph graph;
-    bool warm = false;  // has run once: every kernel is loaded and configured
-  };
   Tensor slot(int s, const TensorSpec& spec) const;
   void start(const StepState& state, Run run);
+  void check_trains() const;
   void issue(Run run);
   void call_ops(size_t first, size_t last, bool first_micro_batch);
 
@@ -65,15 +73,20 @@ class Program {
   Buffer arena_, inputs_;
   Buffer loss_gradient_;               // 1 in the graph's dtype of losses
   std::vector<Tensor> input_tensors_;  // per value, where kernels read it
-  // On a GPU: what the host writes and the copy engine reads, in turn, and what outputs are copied to.
+  // On a GPU inputs take this way: the host writes a staging buffer, the two in turn; the side stream copies it to landing_ while
+  // an earlier run computes; the stream of the kernels copies that to inputs_, whose place is part of what was recorded.
   std::array<Buffer, 2> staging_;
-  std::vector<Event> staged_;          // per staging buffer: its copy is done
+  Buffer landing_;
+  std::vector<Event> staged_;          // per staging buffer: it has been copied to landing_
+  std::optional<Event> taken_;         // landing_ has been copied to inputs_
   size_t staging_now_ = 0;
   bool filling_ = false;               // the host writes staging_[staging_now_]
+  bool sent_ = false;                  // landing_ holds, or will hold, the inputs of the next run
   Buffer host_outputs_;
   std::vector<size_t> host_output_offset_;  // per value
   std::array<Recording, 3> recordings_;
   std::vector<BoundCall> calls_;
+  std::optional<SideStream> copies_;   // the last member: what it has in flight is done before memory goes
 };
 
 }  // namespace electra

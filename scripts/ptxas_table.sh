@@ -44,7 +44,7 @@ compile() { # FILE: ptxas's report in $work
     *) targets+=(-gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=compute_90) ;;
   esac
   if ! "${launcher[@]}" "$nvcc" -std=c++20 -O3 -DNDEBUG -DELECTRA_GPU=CUDA -I. "${targets[@]}" -Xptxas -v -c "$file" -o "$work/object.$BASHPID.o" \
-    >"$log" 2>&1 || grep -q 'warning' "$log"; then
+    >"$log" 2>&1 || grep -qE 'warning|Potential Performance Loss' "$log"; then  # the latter: wgmma serialized, or setmaxnreg ignored
     cat "$log" >&2
     return 1
   fi

@@ -58,9 +58,8 @@ inline void perturb_weights(ParameterStore& store) {
       set(store.value(p), i, get(store.value(p), i) + 0.1 * (toy_draw(1, n++) * 0x1p-32 - 0.5));
 }
 
-// program: a Program or an ElectraProgram.
-template <class P> void fill_toy_batch(const ElectraGraph& g, P& program) {
-  const auto ints = [&](Value v) { return program.input(v).template as<int32_t>(); };
+inline void fill_toy_batch(const ElectraGraph& g, Program& program) {
+  const auto ints = [&](Value v) { return program.input(v).as<int32_t>(); };
   const bool given = g.graph->value(g.masked.rows).kind == ValueKind::input;
   for (int64_t s = 0; s <= 3; ++s) ints(g.batch.sequence_offsets)[s] = kToyOffsets[s];
   for (uint32_t r = 0; r < 33; ++r) {
@@ -72,7 +71,7 @@ template <class P> void fill_toy_batch(const ElectraGraph& g, P& program) {
   constexpr int32_t kRows[] = {1, 5, 9, 17, 0, 0, 22, 25, 30};  // 0: unused
   for (uint32_t k = 0; k < 9; ++k) {
     ints(g.masked.rows)[k] = kRows[k];
-    program.input(g.masked.weights).template as<float>()[k] = kRows[k] != 0 ? 1.0f : 0.0f;
+    program.input(g.masked.weights).as<float>()[k] = kRows[k] != 0 ? 1.0f : 0.0f;
     ints(g.masked.targets)[k] = kRows[k] != 0 ? ints(g.batch.ids)[kRows[k]] : 0;
     // One sample equals the original.
     if (g.graph->value(g.sampled_ids).kind == ValueKind::input)
@@ -80,6 +79,6 @@ template <class P> void fill_toy_batch(const ElectraGraph& g, P& program) {
   }
 }
 
-inline void fill_toy_batch(ElectraProgram& program) { fill_toy_batch(program.traced(), program); }
+inline void fill_toy_batch(ElectraProgram& program) { fill_toy_batch(program.traced(), program.program()); }
 
 }  // namespace electra

@@ -22,6 +22,7 @@ void ElectraProgram::load(const HostBatch& batch) {
   copy(traced_.batch.ids, batch.ids);
   copy(traced_.batch.segments, batch.segments);
   copy(traced_.batch.sequence_offsets, batch.sequence_offsets);
+  program_->send_inputs();
 }
 
 }  // namespace electra

@@ -21,6 +21,7 @@ class ElectraProgram {
   ElectraProgram(ElectraGraph traced, bool train, Stream stream, std::shared_ptr<ParameterStore> store = nullptr,
                  Program::Options options = {});
 
+  // The inputs of the next run; batches may be read into other memory afterwards. On a GPU they are sent at once, beside what computes.
   void load(const HostBatch& batch);
   void forward(const StepState& state) { program_->forward(state); }
   void forward_backward(const StepState& state, bool first_micro_batch) { program_->forward_backward(state, first_micro_batch); }
@@ -29,6 +30,7 @@ class ElectraProgram {
   const BatchShape& shape() const { return traced_.shape; }
   const std::shared_ptr<ParameterStore>& store() const { return store_; }
   const Program& program() const { return *program_; }
+  Program& program() { return *program_; }
   // Absent tensor for kNoValue.
   Tensor output(Value v) const { return v == kNoValue ? Tensor{} : program_->output(v); }
   Tensor input(Value v) { return program_->input(v); }

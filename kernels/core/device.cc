@@ -62,6 +62,21 @@ Device::~Device() {
     if (handle_) gpu::destroy_stream(handle_);
 }
 
+SideStream::SideStream(const Stream& of) : stream_(of) {
+  if constexpr (kHasCudaBackend)
+    if (on_gpu(of)) stream_.handle_ = gpu::create_side_stream();
+}
+SideStream::~SideStream() {
+  if constexpr (kHasCudaBackend)
+    if (on_gpu(stream_)) {
+      try {
+        stream_.synchronize();
+      } catch (const std::exception&) {  // reported where the result is waited for
+      }
+      gpu::destroy_stream(stream_.handle_);
+    }
+}
+
 Buffer::Buffer(size_t bytes, Memory memory) : data_(nullptr, Free{memory}), bytes_(bytes) {
   if (bytes > 0) data_.reset(allocate(bytes, memory));
 }
@@ -103,6 +118,10 @@ Event::~Event() {
 void Event::record(const Stream& stream) {
   if constexpr (kHasCudaBackend)
     if (handle_) gpu::record(handle_, stream.handle());
+}
+void Event::wait(const Stream& stream) const {
+  if constexpr (kHasCudaBackend)
+    if (handle_) gpu::wait(stream.handle(), handle_);
 }
 void Event::synchronize() const {
   if constexpr (kHasCudaBackend)

@@ -1,6 +1,7 @@
 // Where kernels run and the memory they run on.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -23,6 +24,7 @@ class Stream {
 
  private:
   friend class Device;
+  friend class SideStream;
   Stream(ThreadPool& pool, void* handle) : pool_(&pool), backend_(Backend::cuda), handle_(handle) {}
   ThreadPool* pool_;
   Backend backend_ = Backend::cpu;
@@ -58,6 +60,22 @@ enum class Memory : uint8_t {
 
 // The memory that kernels on a stream read and write.
 constexpr Memory memory_of(Backend backend) { return backend == Backend::cpu ? Memory::host : Memory::device; }
+
+// A second stream of the same device, for copies that run beside kernels; events order the two. On the CPU it is the first one.
+class SideStream {
+ public:
+  explicit SideStream(const Stream& of);
+  ~SideStream();  // waits for what is in flight
+  SideStream(const SideStream&) = delete;
+  SideStream& operator=(const SideStream&) = delete;
+  const Stream& get() const { return stream_; }
+
+ private:
+  Stream stream_;
+};
+
+// Host memory that takes part in copies to and from it.
+constexpr Memory host_memory_of(Backend backend) { return backend == Backend::cpu ? Memory::host : Memory::pinned; }
 
 // Owned memory, zeroed, aligned to 64 bytes (host) or 256 (device); throws DeviceError when there is not enough.
 class Buffer {
@@ -118,6 +136,7 @@ class Event {
     return *this;
   }
   void record(const Stream& stream);
+  void wait(const Stream& stream) const;   // what is issued on the stream from now on runs after the event; nothing where it was not recorded
   void synchronize() const;                // waits on the host
   double milliseconds_since(const Event& begin) const;  // on the GPU's clock; both synchronised. 0 on the CPU
 
@@ -158,6 +177,24 @@ class LaunchGraph {
     bool open_ = true;
   };
   void* handle_ = nullptr;
+};
+
+// Launches that are issued again and again. The first time they are issued as they are, so that kernels get loaded and algorithms
+// chosen; the second time they are recorded, and from then on replayed by one call.
+class Recording {
+ public:
+  template <class Issue> void run(const Stream& stream, Issue&& issue) {
+    if (!std::exchange(warm_, true)) return issue();
+    if (!graph_) graph_ = LaunchGraph::capture(stream, issue);
+    graph_.launch(stream);
+    ++replays_;
+  }
+  int64_t replays() const { return replays_; }
+
+ private:
+  LaunchGraph graph_;
+  bool warm_ = false;
+  int64_t replays_ = 0;
 };
 
 }  // namespace electra

@@ -32,6 +32,7 @@ void release_pinned(void* p) noexcept;
 using Handle = void*;
 
 Handle create_stream();
+Handle create_side_stream();  // of copies that run beside the kernels of another stream
 void destroy_stream(Handle stream) noexcept;
 void synchronize(Handle stream);
 void copy(void* to, const void* from, size_t bytes, Handle stream);  // between any two kinds of memory
@@ -58,5 +59,13 @@ void use_test_schedule(int schedule);  // 0 to test_schedules() - 1
 // For tests: kernels are chosen as if the compute capability were at most this.
 void limit_compute_capability(int most);
 constexpr int kNoLimit = 1 << 30;
+// For tests: when the executor does what is issued on streams. What a program computes must not depend on it, either: events alone
+// say what comes before what. A GPU has its own order.
+enum class StreamOrder {
+  issued,      // at once
+  late,        // when somebody waits for it
+  side_first,  // side streams at once, the others when somebody waits for them
+};
+void use_test_streams(StreamOrder order);
 
 }  // namespace electra::gpu

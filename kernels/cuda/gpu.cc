@@ -102,6 +102,7 @@ Handle create_stream() {
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
   return stream;
 }
+Handle create_side_stream() { return create_stream(); }
 void destroy_stream(Handle stream) noexcept { cudaStreamDestroy(stream_of(stream)); }
 void synchronize(Handle stream) { check(cudaStreamSynchronize(stream_of(stream)), "stream"); }
 void copy(void* to, const void* from, size_t bytes, Handle stream) {
@@ -146,6 +147,7 @@ void launch_graph(Handle graph, Handle stream) {
 void destroy_graph(Handle graph) noexcept { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
 
 void use_test_schedule(int) {}
+void use_test_streams(StreamOrder) {}
 int test_schedules() { return 1; }
 void limit_compute_capability(int most) { most_capability = most; }
 

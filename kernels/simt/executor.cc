@@ -524,6 +524,8 @@ Recorder::Recorder() {
 Recorder::~Recorder() { recorder = nullptr; }
 Recorder* Recorder::active() { return recorder; }
 
+void (*before_launch)() = [] {};
+
 void launch_erased(Extent3 grid, Extent3 block, size_t shared_bytes, void (*run)(void*), void* closure, size_t closure_bytes) {
   if (recorder) {
     // Closures are plain data of at most a few hundred bytes.
@@ -531,6 +533,7 @@ void launch_erased(Extent3 grid, Extent3 block, size_t shared_bytes, void (*run)
     std::memcpy(kept.data(), closure, closure_bytes);
     return recorder->add([=]() mutable { launch_erased(grid, block, shared_bytes, run, kept.data(), closure_bytes); });
   }
+  before_launch();
   static std::mutex one_at_a_time;
   const std::lock_guard lock(one_at_a_time);
   static Pool pool;

@@ -47,7 +47,7 @@ void run(const LibraryGemm& args, ThreadPool& pool) {
 void library_gemm(const LibraryGemm& args, Stream& stream) {
   ThreadPool* pool = &stream.pool();
   if (simt::Recorder* recorder = simt::Recorder::active()) recorder->add([args, pool] { run(args, *pool); });
-  else run(args, *pool);
+  else simt::before_launch(), run(args, *pool);
 }
 
 size_t library_gemm_workspace() { return 0; }

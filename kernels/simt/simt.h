@@ -132,6 +132,9 @@ class Recorder {
   std::vector<std::function<void()>> commands_;
 };
 
+// Called before work that is done at once, no Recorder being active: the device layer does what it has held back.
+extern void (*before_launch)();
+
 void launch_erased(Extent3 grid, Extent3 block, size_t shared_bytes, void (*run)(void*), void* closure, size_t closure_bytes);
 
 template <class... P, class... A>
