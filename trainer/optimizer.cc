@@ -23,9 +23,14 @@ void Optimizer::step(const StepState& state, double loss) {
   const auto rounded = static_cast<float>(loss);
   if (store_->master_dtype() == DType::f64) copy(loss_.data(), &loss, sizeof loss, stream_);
   else copy(loss_.data(), &rounded, sizeof rounded, stream_);
+  issue(state_.data(), {loss_.data(), {1}, store_->master_dtype()});
+  result_ = norm_.get();
+}
+
+void Optimizer::issue(const StepState* state, const Tensor& loss) {
   dispatch(stream_, [&]<Backend B>() {
     electra::grad_norm<B>({.grad = store_->grads(),
-                           .loss = {loss_.data(), {1}, store_->master_dtype()},
+                           .loss = loss,
                            .result = norm_.data(),
                            .workspace = {workspace_.data(), {static_cast<int64_t>(workspace_.bytes())}, DType::u8},
                            .clip_norm = config_.clip_norm},
@@ -42,10 +47,9 @@ void Optimizer::step(const StepState& state, double loss) {
               .beta2 = config_.beta2,
               .eps = config_.eps,
               .bias_correction = config_.bias_correction,
-              .state = state_.data()},
+              .state = state},
              stream_);
   });
-  result_ = norm_.get();
 }
 
 }  // namespace electra

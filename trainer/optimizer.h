@@ -29,6 +29,10 @@ class Optimizer {
   double grad_norm() const { return result_.norm; }
   bool finite() const { return result_.finite != 0; }
 
+  // The launches of an update alone: state and loss (1) lie in the memory of the kernels, and so does the result.
+  void issue(const StepState* state, const Tensor& loss);
+  const GradNorm* device_result() const { return norm_.data(); }
+
  private:
   const ParameterStore* store_;
   OptimizerConfig config_;

@@ -6,8 +6,10 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <exception>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "kernels/core/error.h"
 #include "model/initialize.h"
@@ -227,10 +229,23 @@ class PretrainRun {
 
   double step_flops() const { return step_->program().step_cost().flops * static_cast<double>(config().batch.accumulate); }
 
+  // The batches of the next step. What goes wrong is reported by that step, after this one has been logged and kept.
+  void fetch() {
+    const auto begin = Clock::now();
+    try {
+      batches_ = source_->next();
+      after_ = source_->state();
+    } catch (...) {
+      batches_ = {};
+      fetch_failure_ = std::current_exception();
+    }
+    waited_ = seconds_since(begin);
+  }
+
   void train_one_step() {
     const auto begin = Clock::now();
-    const std::span<const HostBatch> batches = source_->next();
-    const double waited = seconds_since(begin);
+    if (batches_.empty() && !fetch_failure_) fetch();
+    if (fetch_failure_) std::rethrow_exception(fetch_failure_);
     const Schedule schedule{.learning_rate = config().optimizer.learning_rate,
                             .train_steps = config().train_steps,
                             .warmup_steps = config().warmup_steps,
@@ -240,13 +255,20 @@ class PretrainRun {
                          .step = static_cast<uint32_t>(state_.step),
                          .learning_rate = learning_rate(schedule, state_.step),
                          .adam_step = static_cast<uint32_t>(state_.adam_step + 1)};
-    const StepResult result = step_->run(batches, step, sums_);
+    step_->begin(batches_, step);
+    const LoaderState place = after_;
+    const double waited = std::exchange(waited_, 0);
+    // A GPU computes meanwhile, and the first batch of the next step is on its way before this one is done.
+    if (state_.step + 1 < config().train_steps) fetch();
+    else batches_ = {};
+    if (!batches_.empty()) step_->stage(batches_[0]);
+    const StepResult result = step_->finish(sums_);
     learning_rate_ = step.learning_rate;
     grad_norm_ = result.grad_norm;
     state_.step += 1;
     state_.tokens += result.tokens;
-    state_.epoch = source_->state().epoch;
-    state_.next_example = source_->state().next;
+    state_.epoch = place.epoch;
+    state_.next_example = place.next;
     state_.seconds = resumed_seconds_ + seconds_since(started_);
     if (result.finite) {
       state_.adam_step += 1;
@@ -353,6 +375,10 @@ class PretrainRun {
   std::optional<TrainingStep> step_;
   std::optional<Evaluator> evaluator_;
   std::unique_ptr<BatchSource> source_;
+  std::span<const HostBatch> batches_;  // of the next step; the first of them may be on the device already
+  LoaderState after_;                   // where the data goes on after them
+  std::exception_ptr fetch_failure_;
+  double waited_ = 0;                   // for batches_, in seconds
   TrainState state_;
   std::string last_checkpoint_;  // its path, once there is one
   ExtraFiles extra_;
