@@ -1,5 +1,7 @@
 // Matrix products, row-major: C = op(A) op(B) (+ C). The one entry to oneDNN on the CPU, and to cuBLASLt on a GPU.
 #pragma once
+#include <string>
+
 #include "kernels/core/backend.h"
 #include "kernels/core/device.h"
 #include "kernels/core/tensor.h"
@@ -24,5 +26,11 @@ enum class GemmKind : uint8_t { library, own };
 // For the whole process; library unless set. To be called before products are issued or recorded, not while others do so.
 void set_gemm_kind(GemmKind kind);
 GemmKind gemm_kind();
+
+// Who GemmKind::library is, with its version, and why it cannot be used here ("" where it can). Opens it.
+struct GemmLibrary {
+  std::string name, why_unusable;
+};
+GemmLibrary gemm_library(Backend backend);
 
 }  // namespace electra

@@ -179,6 +179,8 @@ TEST_CASE("impossible values are errors that name key, place, what was expected 
         "[command line] recompute: expected one of none, gelu, layers, got 'all'");
   CHECK(error_of({"compat=paper"}) ==
         "[command line] compat: expected one of fixed, google, got 'paper'");
+  CHECK(error_of({"gemm=cublas"}) ==
+        "[command line] gemm: expected one of auto, library, own, got 'cublas'");
   CHECK(error_of({"precision=fp16"}) ==
         "[command line] precision: expected one of auto, fp32, bf16, got 'fp16'");
   CHECK(error_of_file("size: huge\n") ==

@@ -3,13 +3,18 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
+#include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "kernels/core/gpu.h"
+#include "kernels/gemm.h"
+#include "kernels/simt/simt.h"
 #include "tests/temporary_directory.h"
 #include "tests/toy_model.h"
 #include "trainer/checkpoint.h"
 #include "trainer/evaluate.h"
 #include "trainer/log.h"
+#include "trainer/optimizer.h"
 #include "trainer/pretrain.h"
 #include "trainer/synthetic.h"
 #include "trainer/training_step.h"
@@ -232,4 +237,93 @@ TEST_CASE("a run on the device that is resumed ends with the weights of one that
       CHECK((runs.file(whole, name) == runs.file(parts, name)));
     }
   }
+}
+
+namespace {
+
+// One step of the toy model with given masks and samples.
+struct ToyStep {
+  double loss = 0, norm = 0;
+  std::vector<float> values;
+  uint64_t mma = 0;  // tensor-core operations, on the executor
+};
+ToyStep toy_step(DeviceKind kind, DType type, GemmKind gemm) {
+  struct Restore {
+    ~Restore() { set_gemm_kind(GemmKind::library); }
+  } const restore;
+  set_gemm_kind(gemm);
+  ThreadPool pool(1);
+  const Device device(kind, pool);
+  const Stream stream = device.stream();
+  ElectraGraphOptions options = toy_options(type);
+  options.backend = stream.backend();
+  ElectraProgram program(trace_electra(small_config(), kToyShape, options), /*train=*/true, stream);
+  perturb_weights(program.store()->on_host());
+  program.store()->to_device();
+  fill_toy_batch(program);
+  if constexpr (kGpuBuild == GpuBuild::SIMT) simt::reset_counters();
+  StepState state = toy_state();
+  state.learning_rate = 1e-3;
+  program.forward_backward(state, true);
+  ToyStep result;
+  result.loss = static_cast<double>(*program.output(program.traced().loss).as<float>());
+  Optimizer optimizer(*program.store(), {}, stream);
+  optimizer.step(state, result.loss);
+  result.norm = optimizer.grad_norm();
+  const Tensor values = program.store()->on_host().values();
+  result.values.assign(values.as<float>(), values.as<float>() + values.size());
+  if constexpr (kGpuBuild == GpuBuild::SIMT) result.mma = simt::counters().mma;
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("a whole step by our own matrix products follows the CPU") {
+  if (!kHasCudaBackend) return;
+  const ToyStep cpu = toy_step(DeviceKind::cpu, DType::f32, GemmKind::library);
+  REQUIRE(cpu.norm > 1);
+  for (const auto& [type, bound] : {std::pair{DType::f32, 1e-5}, {DType::bf16, 1e-2}}) {
+    INFO(name_of(type));
+    const ToyStep own = toy_step(kDevice, type, GemmKind::own), library = toy_step(kDevice, type, GemmKind::library);
+    CHECK(std::abs(own.loss - cpu.loss) <= bound * std::abs(cpu.loss));
+    CHECK(std::abs(own.norm - cpu.norm) <= 5 * bound * cpu.norm);
+    // Adam's first update is as long as the learning rate, whatever the gradient: most weights move the same way.
+    size_t apart = 0;
+    for (size_t i = 0; i < cpu.values.size(); ++i) apart += std::abs(own.values[i] - cpu.values[i]) > 1e-4f;
+    CHECK(apart < cpu.values.size() / (type == DType::f32 ? 1000 : 20));
+    // Own products, not the library's.
+    CHECK((own.values != library.values));
+    if (kGpuBuild == GpuBuild::SIMT && type == DType::bf16) CHECK(own.mma > 2 * library.mma);
+  }
+}
+
+TEST_CASE("gemm chooses who multiplies in a run, and the resolved configuration says it") {
+  const Runs runs;
+  const auto losses = [&](const std::string& name) {
+    std::istringstream in(test::read_file(runs.run(name) + "/metrics.jsonl"));
+    std::vector<double> found;
+    for (std::string line; std::getline(in, line);)
+      if (const auto json = nlohmann::json::parse(line); json["kind"] == "train") found.push_back(json["loss"]);
+    return found;
+  };
+  const auto resolved = [&](const std::string& name) { return test::read_file(runs.run(name) + "/config.resolved.yaml"); };
+  REQUIRE(runs.train("auto", "3", {"precision=fp32", "log_steps=1"}) == 0);
+  CHECK(resolved("auto").find("\ngemm: library                                # device\n") != std::string::npos);
+  if (!kHasCudaBackend) {
+    CHECK_THROWS_WITH(runs.train("own", "3", {"gemm=own"}), "[gemm] expected library or auto on the CPU, got own: it needs a GPU");
+    return;
+  }
+  REQUIRE(runs.train("own", "3", {"precision=fp32", "log_steps=1", "gemm=own"}) == 0);
+  CHECK(gemm_kind() == GemmKind::own);
+  CHECK(resolved("own").find("\ngemm: own                                    # command line\n") != std::string::npos);
+  const auto by_library = losses("auto"), by_own = losses("own");
+  REQUIRE(by_library.size() == 3);
+  REQUIRE(by_own.size() == 3);
+  for (size_t i = 0; i < 3; ++i) CHECK(by_own[i] == Approx(by_library[i]).epsilon(1e-4));
+  CHECK((runs.file("auto", "discriminator.safetensors") != runs.file("own", "discriminator.safetensors")));
+  // A resumed run keeps what was chosen.
+  REQUIRE(runs.train("own", "4") == 0);
+  CHECK(gemm_kind() == GemmKind::own);
+  REQUIRE(runs.train("auto", "4") == 0);
+  CHECK(gemm_kind() == GemmKind::library);
 }

@@ -325,6 +325,8 @@ std::vector<Key> make_table() {
                         "storage of activations and working weights; auto: fp32 on the CPU, bf16 on a GPU"),
       choice<Recompute>("recompute", ELECTRA_FIELD(recompute), {"none", "gelu", "layers"},
                         "what backward computes again instead of keeping it"),
+      choice<GemmChoice>("gemm", ELECTRA_FIELD(gemm), {"auto", "library", "own"},
+                         "who multiplies matrices on a GPU: cuBLASLt, or this program's own kernels; auto: the library where there is one"),
 
       real("optimizer.learning_rate", ELECTRA_FIELD(optimizer.learning_rate), at_least(0), given,
            "peak learning rate"),

@@ -14,6 +14,8 @@
 namespace electra {
 
 enum class Precision { automatic, fp32, bf16 };  // automatic: fp32 on the CPU, bf16 on a GPU
+// Who computes matrix products on a GPU; automatic: the library where there is one.
+enum class GemmChoice { automatic, library, own };
 // fixed: our correction of a known deviation of the original code; google: as the original does it.
 enum class Recipe { fixed, google };
 
@@ -56,6 +58,7 @@ struct PretrainConfig {
   int64_t seed = 0;
   Precision precision = Precision::automatic;
   Recompute recompute = Recompute::none;
+  GemmChoice gemm = GemmChoice::automatic;
 
   struct {
     double learning_rate = 0;

@@ -103,7 +103,10 @@ void check_resumed(const Checkpoint& checkpoint, const TrainState& now, const Ru
   if (!before.source.empty() && before.data_xxh64 != now.data_xxh64)
     throw DataError(config.config.data, fmt::format("expected the data the run began with, checksum {}, got {}; {}", before.data_xxh64,
                                                     now.data_xxh64, kFixedOnResume));
-  check_resume(load_config(checkpoint.file("config.resolved.yaml").string(), {}).config, config);
+  // A checkpoint written before a key was there has left it to the device.
+  ResolvedConfig settings = load_config(checkpoint.file("config.resolved.yaml").string(), {});
+  if (settings.config.gemm == GemmChoice::automatic) settings.config.gemm = config.config.gemm;
+  check_resume(settings.config, config);
 }
 
 class PretrainRun {
@@ -396,10 +399,9 @@ class PretrainRun {
 
 int pretrain(PretrainRequest request) {
   if (request.config.config.run.empty()) throw ConfigError("run", "expected run=DIR, the directory to write to, got none");
-  const bool on_cpu = request.device == DeviceKind::cpu;
-  if (on_cpu && request.config.config.precision == Precision::bf16)
-    throw ConfigError("precision", "expected fp32 or auto on the CPU, got bf16: it needs a GPU");
-  if (request.config.config.precision == Precision::automatic) set_value(request.config, "precision", on_cpu ? "fp32" : "bf16", "device");
+  const Backend backend = request.device == DeviceKind::cpu ? Backend::cpu : Backend::cuda;
+  choose_for_device(request.config, backend);
+  use_gemm(request.config.config.gemm, backend);
   struct LogFile {
     ~LogFile() { log::set_file(""); }
   } const closes_log;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/core/error.h"
+#include "kernels/gemm.h"
 
 namespace electra {
 
@@ -43,6 +44,22 @@ OptimizerConfig optimizer_config(const PretrainConfig& config) {
           .eps = config.optimizer.eps,
           .clip_norm = config.optimizer.clip_norm,
           .bias_correction = config.optimizer.bias_correction};
+}
+
+void choose_for_device(ResolvedConfig& resolved, Backend backend) {
+  const PretrainConfig& config = resolved.config;
+  const bool on_cpu = backend == Backend::cpu;
+  if (on_cpu && config.precision == Precision::bf16)
+    throw ConfigError("precision", "expected fp32 or auto on the CPU, got bf16: it needs a GPU");
+  if (on_cpu && config.gemm == GemmChoice::own)
+    throw ConfigError("gemm", "expected library or auto on the CPU, got own: it needs a GPU");
+  if (config.precision == Precision::automatic) set_value(resolved, "precision", on_cpu ? "fp32" : "bf16", "device");
+  if (config.gemm == GemmChoice::automatic) set_value(resolved, "gemm", gemm_library(backend).why_unusable.empty() ? "library" : "own", "device");
+}
+
+void use_gemm(GemmChoice choice, Backend backend) {
+  const bool own = choice == GemmChoice::own || (choice == GemmChoice::automatic && !gemm_library(backend).why_unusable.empty());
+  set_gemm_kind(own ? GemmKind::own : GemmKind::library);
 }
 
 void check_vocabulary(const DataSet& data, const Vocabulary& of_model) {

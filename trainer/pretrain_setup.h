@@ -17,6 +17,11 @@ ElectraGraphOptions graph_options(const PretrainConfig& config, const SpecialIds
 ExampleOptions example_options(const PretrainConfig& config);
 OptimizerConfig optimizer_config(const PretrainConfig& config);
 
+// Settles what is left to the device: precision and gemm. Throws ConfigError for what the CPU cannot do.
+void choose_for_device(ResolvedConfig& resolved, Backend backend);
+// Makes the products of this process those of the configuration; auto: the library where there is one.
+void use_gemm(GemmChoice choice, Backend backend);
+
 // Throws DataError, naming the first entry that differs, for data of another vocabulary than a model's.
 void check_vocabulary(const DataSet& data, const Vocabulary& of_model);
 

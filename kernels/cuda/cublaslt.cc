@@ -24,6 +24,7 @@ constexpr int kTimedRuns = 5;            // of each, after one that is not timed
 
 // The functions of the library, by their own names.
 struct Functions {
+  decltype(&::cublasLtGetVersion) version;
   decltype(&::cublasLtCreate) create;
   decltype(&::cublasLtMatmul) matmul;
   decltype(&::cublasLtGetStatusString) status_string;
@@ -46,7 +47,7 @@ void* open_library() {
     if (void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
     reasons += std::string(reasons.empty() ? "" : "; ") + dlerror();
   }
-  throw DeviceError("gemm", "expected " + name + " (or the setting gemm: own), got: " + reasons);
+  throw DeviceError("gemm", "expected " + name + " (or the setting gemm=own), got: " + reasons);
 }
 
 template <class F> void find(void* library, const char* name, F& function) {
@@ -57,6 +58,7 @@ template <class F> void find(void* library, const char* name, F& function) {
 Functions load_functions() {
   void* const library = open_library();
   Functions f{};
+  find(library, "cublasLtGetVersion", f.version);
   find(library, "cublasLtCreate", f.create);
   find(library, "cublasLtMatmul", f.matmul);
   find(library, "cublasLtGetStatusString", f.status_string);
@@ -228,6 +230,14 @@ void library_gemm(const LibraryGemm& args, Stream& stream) {
   found->second.run(args, stream);
 }
 
+GemmLibrary library_gemm_info() {
+  try {
+    const size_t v = functions().version();
+    return {"cuBLASLt " + std::to_string(v / 10000) + "." + std::to_string(v % 10000 / 100) + "." + std::to_string(v % 100), {}};
+  } catch (const DeviceError& error) {
+    return {"cuBLASLt", std::string(error.detail())};
+  }
+}
 size_t library_gemm_workspace() { return kWorkspace; }
 
 }  // namespace electra::cuda

@@ -14,6 +14,7 @@ struct LibraryGemm {
 };
 void library_gemm(const LibraryGemm& args, Stream& stream);
 
+GemmLibrary library_gemm_info();
 size_t library_gemm_workspace();  // bytes that serve every shape
 
 }  // namespace electra::cuda

@@ -50,6 +50,7 @@ void library_gemm(const LibraryGemm& args, Stream& stream) {
   else simt::before_launch(), run(args, *pool);
 }
 
+GemmLibrary library_gemm_info() { return {"the CPU backend", {}}; }
 size_t library_gemm_workspace() { return 0; }
 
 }  // namespace electra::cuda

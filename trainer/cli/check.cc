@@ -4,6 +4,7 @@
 #include "kernels/core/error.h"
 #include "trainer/cli/cli.h"
 #include "trainer/golden.h"
+#include "trainer/pretrain_setup.h"
 
 namespace electra::cli {
 namespace {
@@ -12,6 +13,7 @@ int golden(const std::string& file, const std::string& dtype, const Invocation& 
   ThreadPool pool(thread_count(invocation));
   // double is the CPU's alone
   const Device device(dtype == "f64" ? DeviceKind::cpu : device_kind(invocation), pool);
+  use_gemm(GemmChoice::automatic, device.stream().backend());
   const DType type = dtype == "f64" ? DType::f64 : dtype == "f32" ? DType::f32 : DType::bf16;
   const std::vector<GoldenLine> lines = check_golden(file, type, device.stream());
   int64_t passed = 0;

@@ -24,6 +24,7 @@ int eval(const std::string& path, const std::vector<std::string>& overrides, boo
   ThreadPool pool(thread_count(invocation));
   const Device device(device_kind(invocation), pool);
   const Stream stream = device.stream();
+  use_gemm(config.gemm, stream.backend());
   Evaluator evaluator(config.model, micro_batch_shape(config), graph_options(config, data.special(), false, stream),
                       static_cast<uint64_t>(config.seed), stream, nullptr);
   model.load_weights(*evaluator.program().store());

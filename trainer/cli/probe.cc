@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "trainer/cli/cli.h"
+#include "trainer/pretrain_setup.h"
 #include "trainer/terminal.h"
 
 namespace electra::cli {
@@ -30,6 +31,7 @@ int run(const Arguments& args, const Invocation& invocation) {
   const TrainedModel model(args.model);
   ThreadPool pool(thread_count(invocation));
   const Device device(device_kind(invocation), pool);
+  use_gemm(model.config().gemm, device.stream().backend());
   const Probe p = args.corrupt ? probe_corrupted(model, args.text, static_cast<uint64_t>(args.seed), device.stream()) : probe(model, args.text, device.stream());
   if (args.json) {
     nlohmann::ordered_json json = {{"tokens", p.tokens}, {"replaced_probability", p.replaced_probability}};
