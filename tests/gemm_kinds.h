@@ -2,12 +2,10 @@
 #pragma once
 #include "kernels/gemm.h"
 #include "kernels/simt/simt.h"
+#include "tests/on_device.h"
 #include "tests/op_test.h"
 
 namespace electra::test {
-
-// The tag of a test case that tests nothing without a CUDA backend: hides it there.
-inline constexpr const char* kOnDevice = kHasCudaBackend ? "" : "[.without a CUDA backend]";
 
 // Of one that is about memory traffic, which the check build of the executor counts and no other.
 inline const char* traffic_tag() {

@@ -9,10 +9,12 @@
 #include "kernels/core/gpu.h"
 #include "kernels/gemm.h"
 #include "kernels/simt/simt.h"
+#include "tests/on_device.h"
 #include "tests/temporary_directory.h"
 #include "tests/toy_model.h"
 #include "trainer/checkpoint.h"
 #include "trainer/evaluate.h"
+#include "trainer/gemm_algorithms.h"
 #include "trainer/log.h"
 #include "trainer/optimizer.h"
 #include "trainer/pretrain.h"
@@ -278,8 +280,7 @@ ToyStep toy_step(DeviceKind kind, DType type, GemmKind gemm) {
 
 }  // namespace
 
-TEST_CASE("a whole step by our own matrix products follows the CPU") {
-  if (!kHasCudaBackend) return;
+TEST_CASE("a whole step by our own matrix products follows the CPU", test::kOnDevice) {
   const ToyStep cpu = toy_step(DeviceKind::cpu, DType::f32, GemmKind::library);
   REQUIRE(cpu.norm > 1);
   for (const auto& [type, bound] : {std::pair{DType::f32, 1e-5}, {DType::bf16, 1e-2}}) {
@@ -326,4 +327,20 @@ TEST_CASE("gemm chooses who multiplies in a run, and the resolved configuration 
   CHECK(gemm_kind() == GemmKind::own);
   REQUIRE(runs.train("auto", "4") == 0);
   CHECK(gemm_kind() == GemmKind::library);
+}
+
+TEST_CASE("a resumed run takes the matrix library's algorithms from its checkpoint", test::kOnDevice) {
+  const Runs runs;
+  use_gemm_algorithms({});
+  REQUIRE(runs.train("run", "2") == 0);
+  const std::string kept = runs.file("run", kGemmAlgorithmsFile);
+  const TunedGemm tuned = parse_tuned_gemm(kept, "kept");
+  CHECK(tuned.algorithms.size() > 10);
+  CHECK(tuned.algorithms == gemm_algorithms());
+  use_gemm_algorithms({});  // as another process
+  REQUIRE(runs.train("run", "3") == 0);
+  CHECK(runs.file("run", kGemmAlgorithmsFile) == kept);
+  // Our own products have none.
+  REQUIRE(runs.train("own", "1", {"gemm=own"}) == 0);
+  CHECK_FALSE(std::filesystem::exists(runs.run("own") + "/checkpoints/latest/" + kGemmAlgorithmsFile));
 }

@@ -35,6 +35,14 @@ std::string gpu_description() {
 
 }  // namespace
 
+std::string gpu_name([[maybe_unused]] const Device& device) {
+  if constexpr (kHasCudaBackend) {
+    const gpu::Properties p = gpu::properties(device.index());
+    return fmt::format("{}, compute capability {}.{}", p.name, p.major, p.minor);
+  }
+  return {};
+}
+
 DeviceInfo device_info() {
   return {.processor = processor_name(),
           .cores = available_cores(),

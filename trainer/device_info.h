@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels/core/backend.h"
+#include "kernels/core/device.h"
 
 namespace electra {
 
@@ -16,6 +17,8 @@ struct DeviceInfo {
 };
 
 DeviceInfo device_info();
+// "NVIDIA H200, compute capability 9.0", of a device other than the CPU.
+std::string gpu_name(const Device& device);
 // One line for the start of a run: "device: cpu (…); GPU none: …", "device: cuda (NVIDIA H200, compute capability 9.0, …)".
 std::string device_banner(DeviceKind kind, int threads);
 

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "kernels/gemm.h"
 #include "model/initialize.h"
 #include "trainer/batch_source.h"
 #include "trainer/build_info.h"
@@ -21,6 +22,7 @@
 #include "trainer/device_info.h"
 #include "trainer/evaluate.h"
 #include "trainer/files.h"
+#include "trainer/gemm_algorithms.h"
 #include "trainer/gemm_peak.h"
 #include "trainer/log.h"
 #include "trainer/metrics_log.h"
@@ -166,6 +168,7 @@ class PretrainRun {
     if (request_.resume) {
       const Checkpoint checkpoint = Checkpoint::open(config().run);
       check_resumed(checkpoint, start, data_, request_.config);
+      take_algorithms(checkpoint);
       checkpoint.load_all(config().model, store);
       state_ = checkpoint.state();
       last_checkpoint_ = checkpoint.path().string();
@@ -185,11 +188,28 @@ class PretrainRun {
       evaluator_.emplace(config().model, micro_batch_shape(config()), graph, static_cast<uint64_t>(config().seed), device_.stream(), step_->store());
   }
 
+  bool tunes_products() const { return device_.kind() != DeviceKind::cpu && gemm_kind() == GemmKind::library; }
+
+  // The order in which products are summed is part of a run's bits: it goes on with the algorithms it was tuned to.
+  void take_algorithms(const Checkpoint& checkpoint) {
+    if (!tunes_products()) return;
+    const std::filesystem::path file = checkpoint.file(kGemmAlgorithmsFile);
+    std::string reason = "the checkpoint has none";
+    if (std::filesystem::exists(file)) {
+      TunedGemm tuned = parse_tuned_gemm(read_file(file), file.string());
+      reason = why_not_used(tuned.environment, gemm_environment(device_));
+      if (reason.empty()) use_gemm_algorithms(std::move(tuned.algorithms));
+    }
+    if (!reason.empty())
+      notice_ = fmt::format("matrix products are tuned anew, so that bits may differ from those of a run that was not interrupted; of the algorithms before: {}", reason);
+  }
+
   void begin() {
     log::set_file(directory_->log());
     for (const std::string& warning : request_.config.warnings) log::warning(warning);
     log::info(device_banner(request_.device, request_.threads));
     log::info(fmt::format("electra {} ({})", build_info().version, build_info().commit));
+    if (!notice_.empty()) log::info(notice_);
     const std::string yaml = to_yaml(request_.config);
     replace_file(directory_->config(), yaml);
     extra_["config.resolved.yaml"] = yaml;
@@ -357,6 +377,7 @@ class PretrainRun {
       state_.best_step = state_.step;
     }
     const std::string checkpoints = directory_->checkpoints();
+    if (tunes_products()) extra_[kGemmAlgorithmsFile] = to_json(TunedGemm{gemm_environment(device_), gemm_algorithms()});
     last_checkpoint_ = save_checkpoint(checkpoints, config().model, step_->store()->on_host(), state_, extra_).string();
     if (state_.best_step == state_.step && state_.best_loss) mark_best(checkpoints, state_.step);
     if (state_.bad_steps == 0) prune_checkpoints(checkpoints, config().checkpoint.keep, config().checkpoint.keep_best);
@@ -383,6 +404,7 @@ class PretrainRun {
   std::exception_ptr fetch_failure_;
   double waited_ = 0;                   // for batches_, in seconds
   TrainState state_;
+  std::string notice_;           // for the log, once there is one
   std::string last_checkpoint_;  // its path, once there is one
   ExtraFiles extra_;
   std::optional<MetricsLog> metrics_;

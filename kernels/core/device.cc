@@ -48,7 +48,7 @@ std::string why_unusable(DeviceKind kind, int index) {
          ", got one built with ELECTRA_GPU=" + built;
 }
 
-Device::Device(DeviceKind kind, ThreadPool& pool, int index) : kind_(kind), pool_(&pool) {
+Device::Device(DeviceKind kind, ThreadPool& pool, int index) : kind_(kind), pool_(&pool), index_(index) {
   if (const std::string reason = why_unusable(kind, index); !reason.empty()) throw DeviceError("device", reason);
   if constexpr (kHasCudaBackend)
     if (kind != DeviceKind::cpu) {

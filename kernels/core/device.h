@@ -44,11 +44,13 @@ class Device {
   Device& operator=(const Device&) = delete;
 
   DeviceKind kind() const { return kind_; }
+  int index() const { return index_; }  // of the GPU
   Stream stream() const { return kind_ == DeviceKind::cpu ? Stream(*pool_) : Stream(*pool_, handle_); }
 
  private:
   DeviceKind kind_;
   ThreadPool* pool_;
+  int index_;
   void* handle_ = nullptr;
 };
 

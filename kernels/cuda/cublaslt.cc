@@ -3,17 +3,18 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "kernels/core/error.h"
 #include "kernels/core/gpu.h"
 #include "kernels/cuda/gemm_own.h"
 #include "kernels/cuda/library_gemm.h"
+#include "kernels/gemm_algorithms.h"
 
 namespace electra::cuda {
 namespace {
@@ -37,6 +38,7 @@ struct Functions {
   decltype(&::cublasLtMatmulPreferenceDestroy) preference_destroy;
   decltype(&::cublasLtMatmulPreferenceSetAttribute) preference_set;
   decltype(&::cublasLtMatmulAlgoGetHeuristic) heuristic;
+  decltype(&::cublasLtMatmulAlgoCheck) algo_check;
 };
 
 // The layout of structures changes with the major version: another one will not do.
@@ -71,6 +73,7 @@ Functions load_functions() {
   find(library, "cublasLtMatmulPreferenceDestroy", f.preference_destroy);
   find(library, "cublasLtMatmulPreferenceSetAttribute", f.preference_set);
   find(library, "cublasLtMatmulAlgoGetHeuristic", f.heuristic);
+  find(library, "cublasLtMatmulAlgoCheck", f.algo_check);
   return f;
 }
 
@@ -110,30 +113,11 @@ template <class T> void set(cublasLtMatmulPreference_t preference, cublasLtMatmu
   check(functions().preference_set(preference, attribute, &value, sizeof value), "cublasLtMatmulPreferenceSetAttribute");
 }
 
-// Bytes that an address is a multiple of, up to 256.
-uint32_t alignment_of(const void* p) {
-  const auto address = reinterpret_cast<uintptr_t>(p) | 256;
-  return static_cast<uint32_t>(address & -address);
-}
-
-// What a choice of algorithm depends on.
-struct Key {
-  int64_t m, n, k;
-  DType a_type, c_type;
-  bool transpose_a, transpose_b, accumulate, bias;
-  size_t workspace;
-  uint32_t a_alignment, b_alignment, c_alignment;
-  auto tied() const {
-    return std::tie(m, n, k, a_type, c_type, transpose_a, transpose_b, accumulate, bias, workspace, a_alignment, b_alignment, c_alignment);
-  }
-  bool operator<(const Key& other) const { return tied() < other.tied(); }
-};
-
 // The library is column-major: in its eyes our matrices are transposed, and it computes cᵀ (n, m) = op(b)ᵀ op(a)ᵀ: its first
 // operand is b, its second a.
 class Plan {
  public:
-  Plan(const Key& key, const LibraryGemm& args, Stream& stream) : beta_(key.accumulate ? 1.0f : 0.0f) {
+  Plan(const GemmKey& key, const LibraryGemm& args, Stream& stream) : beta_(key.accumulate ? 1.0f : 0.0f) {
     const Gemm& g = args.gemm;
     cublasLtMatmulDesc_t desc = nullptr;
     // Never TF32: fp32 means fp32.
@@ -148,7 +132,22 @@ class Plan {
     b_ = layout(g.b);
     a_ = layout(g.a);
     c_ = layout(g.c);
-    choose(key, args, stream);
+    const GemmAlgorithm chosen = gemm_algorithm(
+        key,
+        [&](const GemmAlgorithm& kept) {
+          const cublasLtMatmulAlgo_t algorithm = from_words(kept);
+          cublasLtMatmulHeuristicResult_t result{};
+          return functions().algo_check(handle(), desc_.get(), b_.get(), a_.get(), c_.get(), c_.get(), &algorithm, &result) ==
+                     CUBLAS_STATUS_SUCCESS &&
+                 result.workspaceSize <= key.workspace;
+        },
+        [&] {
+          const cublasLtMatmulAlgo_t algorithm = choose(key, args, stream);
+          GemmAlgorithm words;
+          std::copy(std::begin(algorithm.data), std::end(algorithm.data), words.begin());
+          return words;
+        });
+    algorithm_ = from_words(chosen);
   }
 
   void run(const LibraryGemm& args, Stream& stream) {
@@ -171,8 +170,15 @@ class Plan {
                               static_cast<cudaStream_t>(stream.handle()));
   }
 
+  static cublasLtMatmulAlgo_t from_words(const GemmAlgorithm& words) {
+    cublasLtMatmulAlgo_t algorithm{};
+    static_assert(sizeof algorithm == sizeof words);
+    std::copy(words.begin(), words.end(), algorithm.data);
+    return algorithm;
+  }
+
   // Times the library's proposals on the operands themselves. Results go to memory of their own where c is also read.
-  void choose(const Key& key, const LibraryGemm& args, Stream& stream) {
+  cublasLtMatmulAlgo_t choose(const GemmKey& key, const LibraryGemm& args, Stream& stream) {
     cublasLtMatmulPreference_t preference = nullptr;
     check(functions().preference_create(&preference), "cublasLtMatmulPreferenceCreate");
     const Owned<cublasLtMatmulPreferenceOpaque_t> owned(preference);
@@ -186,9 +192,9 @@ class Plan {
     check(functions().heuristic(handle(), desc_.get(), b_.get(), a_.get(), c_.get(), c_.get(), preference, kCandidates, candidates, &count),
           "cublasLtMatmulAlgoGetHeuristic");
     if (count == 0) throw DeviceError("gemm", "expected an algorithm for c of shape " + args.gemm.c.shape.str() + ", cuBLASLt has none");
-    algorithm_ = candidates[0].algo;
+    cublasLtMatmulAlgo_t fastest = candidates[0].algo;
     // While launches are recorded nothing can be timed: the library's first proposal is taken.
-    if (count == 1 || gpu::is_capturing(stream.handle())) return;
+    if (count == 1 || gpu::is_capturing(stream.handle())) return fastest;
 
     const Buffer spare(key.accumulate ? args.gemm.c.bytes() : 0, Memory::device);
     void* const result = key.accumulate ? spare.data() : args.gemm.c.data;
@@ -203,8 +209,9 @@ class Plan {
       const double ms = end.milliseconds_since(begin);
       if (best > 0 && ms >= best) continue;
       best = ms;
-      algorithm_ = candidates[i].algo;
+      fastest = candidates[i].algo;
     }
+    return fastest;
   }
 
   Owned<cublasLtMatmulDescOpaque_t> desc_;
@@ -220,10 +227,9 @@ void library_gemm(const LibraryGemm& args, Stream& stream) {
   const int64_t m = g.c.rows(), n = g.c.cols(), k = g.transpose_a ? g.a.rows() : g.a.cols();
   if (m == 0 || n == 0) return;
   if (k == 0) return own_gemm({.gemm = g, .bias = args.bias}, stream);  // the library refuses an empty sum
-  const Key key{m, n, k, g.a.dtype, g.c.dtype, g.transpose_a, g.transpose_b, g.accumulate, static_cast<bool>(args.bias),
-                g.workspace ? g.workspace.bytes() : 0, alignment_of(g.a.data), alignment_of(g.b.data), alignment_of(g.c.data)};
+  const GemmKey key = gemm_key(g, static_cast<bool>(args.bias));
   static std::mutex mutex;
-  static auto& plans = *new std::map<Key, Plan>;
+  static auto& plans = *new std::map<GemmKey, Plan>;
   const std::lock_guard lock(mutex);
   auto found = plans.find(key);
   if (found == plans.end()) found = plans.emplace(key, Plan(key, args, stream)).first;
