@@ -1,8 +1,8 @@
 // Attention on Hopper, bf16 with fp32 sums, for max_seq_len from 256: the same mathematics and draws as attention.cu. Compiled for sm_90a alone.
 //
-// A grid of one block a multiprocessor takes items: 128 rows of a head (queries; keys in the kernel of dK and dV). Of a block's nine warps the last
-// copies (TMA into rings of buffers, through items without a pause); the other eight are two warpgroups of 64 rows each, which multiply with wgmma:
-// the item's rows are the left operand, tiles of the other side, which pass by, the right one. P and dS leave the accumulators in the layout of a
+// A grid of one block a multiprocessor takes items: 128 rows of a head (queries; keys in the kernel of dK and dV). A block has three warpgroups. Two
+// multiply with wgmma, 64 rows each: the item's rows are the left operand, tiles of the other side, which pass by, the right one. Of the third one warp
+// copies, by TMA into rings of buffers, through items without a pause, and the rest only gives up its registers. P and dS leave the accumulators in the layout of a
 // left operand and stay in registers. The products of a step run while the warpgroup computes the exponentials of another.
 //
 // A TMA box may take rows beyond the sequence's end: those of its neighbour, of nobody, or (zero) beyond the matrix. Where they are rows of an
@@ -100,12 +100,13 @@ template <int kRows> __device__ inline void copy_rows(Row* to, const TensorMap& 
 __device__ inline void clear_rows(Row* tile, int first, int count) {
   for (int i = first * 8 + lane_index(); i < count * 8; i += kWarpSize) store_vec(tile[i / 8] + i % 8 * 8, Vec<bf16, 8>{});
 }
-// Fills a buffer: start(barrier) starts copies of `bytes` bytes. Unless it is `whole`, finish() then overwrites a part of what has come.
-// write() writes to the buffer what is not copied.
+// What a copy arrives at that is not yet for the others to see.
 struct Tail {
   MBarrier& landed;
   int parity = 0;
 };
+// Fills a buffer: start(barrier) starts copies of `bytes` bytes, write() writes to the buffer what is not copied. Unless the tile is `whole`, finish()
+// then overwrites a part of what has come. Bytes may come before they are expected: the phase cannot end before the arrival.
 template <class Start, class Write, class Finish>
 __device__ inline void fill(MBarrier& full, Tail& tail, int bytes, bool whole, Start start, Write write, Finish finish) {
   if (lane_index() == 0) {
@@ -124,7 +125,7 @@ __device__ inline void fill(MBarrier& full, Tail& tail, int bytes, bool whole, S
   if (whole) mbarrier_arrive_expect(full, bytes);
   else mbarrier_arrive(full);
 }
-// Hands over an item of kCount tiles of kItemRows rows, of which start(barrier) starts the copies.
+// Hands over an item: start(buffer, barrier) starts the copies of its rows, `bytes` bytes.
 template <class Start>
 __device__ inline void hand_over(Ring<kItems>& ring, Turn<kItems>& turn, Item (&items)[kItems], const Item& item, int bytes, Start start) {
   wait_empty(ring, turn);
