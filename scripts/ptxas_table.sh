@@ -54,11 +54,15 @@ compile() { # FILE: ptxas's report in $work
 table() {
   local file
   for file in "${files[@]}"; do
-    # nvcc puts a hash into the names of anonymous namespaces.
-    sed -E "s/_GLOBAL__N__[0-9a-f]+_[0-9]+_([A-Za-z0-9_]*)_cu_[0-9a-f]{8}/_GLOBAL__N__\1/" "$work/$(tr / _ <<<"$file").log" |
-      awk -v file="$file" '
+    awk -v file="$file" '
+        # nvcc puts hashes and, for several targets, a number of its process into the name of an anonymous namespace, which its length precedes.
+        function plain(name,   start, length_, digits) {
+          if (!match(name, /[0-9]+_GLOBAL__N__/)) return name
+          start = RSTART; digits = RLENGTH - length("_GLOBAL__N__"); length_ = substr(name, start, digits) + 0
+          return substr(name, 1, start - 1) "_GLOBAL__N_" substr(name, start + digits + length_)
+        }
         /Compiling entry function/ {
-          match($0, /function \047[^\047]*\047/); kernel = substr($0, RSTART + 10, RLENGTH - 11)
+          match($0, /function \047[^\047]*\047/); kernel = plain(substr($0, RSTART + 10, RLENGTH - 11))
           match($0, /for \047[^\047]*\047/); target = substr($0, RSTART + 5, RLENGTH - 6)
         }
         /bytes stack frame/ { stack = $1; spilled = $5 + $9 }
@@ -67,7 +71,7 @@ table() {
           shared = 0
           if (match($0, /[0-9]+ bytes smem/)) shared = substr($0, RSTART, RLENGTH - 11)
           print file, target, kernel, registers, shared, stack, spilled
-        }'
+        }' "$work/$(tr / _ <<<"$file").log"
   done | LC_ALL=C sort
 }
 
