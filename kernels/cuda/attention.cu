@@ -587,7 +587,8 @@ template <bool kDrop> __global__ void __launch_bounds__(kKeyThreads, 3) attentio
     return tile * kTile + thread % kTile < n ? statistic[tile * kTile] * (brings_lse ? kLog2E : 1.0f) : brings_lse ? INFINITY : 0.0f;
   };
   const auto keep_statistic = [&](int tile, float value) {
-    (brings_lse ? sm.lse : sm.delta)[tile % 2 * kTile + thread % kTile] = value;
+    float* const to = brings_lse ? sm.lse : sm.delta;  // not (… ? … : …)[…]: g++ 12 with -fsanitize=undefined writes to a copy
+    to[tile % 2 * kTile + thread % kTile] = value;
   };
   const auto load_tile = [&](int tile) {
     const int query0 = tile * kTile;
