@@ -1,115 +1,126 @@
-// Attention against its FLOPs: forward 4 T² D a head and sequence, backward 10 T² D (scores again, dP, dQ, dK, dV).
-//   bench_attention [--benchmark_filter=…]   arguments: sequence length, heads, dropout in percent, threads
-#include <benchmark/benchmark.h>
-
-#include <vector>
-
+// Attention against its FLOPs and the bytes it must move: forward 4 T² D a head and sequence, backward 10 T² D (scores again, dP, dQ, dK,
+// dV); bytes a row: forward 4 C elements, backward 8 C, C = heads · D. On a GPU also cuDNN's fused attention at the same shapes.
+//   bench_attention [--benchmark_filter=…]   arguments: tokens of the batch, of a sequence, heads, dropout in percent, threads
+#include "bench/bench.h"
+#include "bench/cudnn_attention.h"
 #include "kernels/attention.h"
-#include "kernels/core/device.h"
+#include "kernels/core/error.h"
 
 using namespace electra;
 
 namespace {
 
-constexpr int64_t kHeadDim = 64, kTokens = 2048;
+constexpr int64_t kHeadDim = 64;
 
 struct Fixture {
-  int64_t length, heads, hidden;
-  ThreadPool pool;
-  Stream stream{pool};
-  StepState state;
+  int64_t tokens, length, heads, hidden;
+  Stream stream;
+  bench::Tensors make{stream};
+  DeviceValue<StepState> state{stream};
   Dropout dropout;
-  Buffer qkv, context, lse, dcontext, dqkv, workspace;
-  std::vector<int32_t> offsets;
+  DType dtype = bench::dtype();
+  Tensor qkv, offsets, context, lse, dcontext, dqkv, workspace;
 
   explicit Fixture(const benchmark::State& s)
-      : length(s.range(0)),
-        heads(s.range(1)),
+      : tokens(s.range(0)),
+        length(s.range(1)),
+        heads(s.range(2)),
         hidden(heads * kHeadDim),
-        pool(static_cast<int>(s.range(3))),
-        dropout{.drop_p = static_cast<double>(s.range(2)) / 100, .site = 1},
-        qkv(bytes(3 * hidden)),
-        context(bytes(hidden)),
-        lse(bytes(heads)),
-        dcontext(bytes(hidden)),
-        dqkv(bytes(3 * hidden)),
-        workspace(attention_workspace<Backend::cpu>(0, 0, kHeadDim, length, pool.threads(), DType::f32)) {
-    for (int64_t row = 0; row <= kTokens; row += length) offsets.push_back(static_cast<int32_t>(row));
-    fill(qkv, 1);
-    fill(dcontext, 2);
-  }
-  static size_t bytes(int64_t cols) { return static_cast<size_t>(kTokens * cols) * sizeof(float); }
-  static void fill(const Buffer& buffer, uint64_t key) {
-    float* x = reinterpret_cast<float*>(buffer.data());
-    for (uint32_t i = 0; i < buffer.bytes() / sizeof(float); ++i)
-      x[i] = uniform_open(philox(key, {.group = i}).word[0]) * 4 - 2;
-  }
-  static Tensor tensor(const Buffer& buffer, Shape shape) { return {buffer.data(), shape, DType::f32}; }
-  int64_t rows() const { return offsets.back(); }
-  Tensor offset_tensor() { return {offsets.data(), {static_cast<int64_t>(offsets.size())}, DType::i32}; }
-  Tensor scratch() const { return {workspace.data(), {static_cast<int64_t>(workspace.bytes())}, DType::u8}; }
+        stream(bench::stream(static_cast<int>(s.range(4)))),
+        dropout{.drop_p = static_cast<double>(s.range(3)) / 100, .site = 1},
+        qkv(make.random({rows(), 3 * hidden}, dtype, 2)),
+        offsets(make.of(bench::equal_offsets(tokens, length))),
+        context(make.zeros({rows(), hidden}, dtype)),
+        lse(make.zeros({heads, rows()}, accumulate_type(dtype))),
+        dcontext(make.random({rows(), hidden}, dtype)),
+        dqkv(make.zeros({rows(), 3 * hidden}, dtype)),
+        workspace(make.workspace(dispatch(stream, [&]<Backend B>() {
+          return attention_workspace<B>(rows(), heads, kHeadDim, length, stream.pool().threads(), dtype);
+        }))) {}
+  int64_t rows() const { return tokens / length * length; }
 
   void forward() {
-    attention_forward<Backend::cpu>({.qkv = tensor(qkv, {rows(), 3 * hidden}),
-                                     .sequence_offsets = offset_tensor(),
-                                     .context = tensor(context, {rows(), hidden}),
-                                     .lse = tensor(lse, {heads, rows()}),
-                                     .workspace = scratch(),
-                                     .num_heads = heads,
-                                     .max_seq_len = length,
-                                     .dropout = dropout,
-                                     .state = &state},
-                                    stream);
+    dispatch(stream, [&]<Backend B>() {
+      attention_forward<B>({.qkv = qkv,
+                            .sequence_offsets = offsets,
+                            .context = context,
+                            .lse = lse,
+                            .workspace = workspace,
+                            .num_heads = heads,
+                            .max_seq_len = length,
+                            .dropout = dropout,
+                            .state = state.data()},
+                           stream);
+    });
   }
   void backward() {
-    attention_backward<Backend::cpu>({.qkv = tensor(qkv, {rows(), 3 * hidden}),
-                                      .sequence_offsets = offset_tensor(),
-                                      .context = tensor(context, {rows(), hidden}),
-                                      .lse = tensor(lse, {heads, rows()}),
-                                      .dcontext = tensor(dcontext, {rows(), hidden}),
-                                      .dqkv = tensor(dqkv, {rows(), 3 * hidden}),
-                                      .workspace = scratch(),
-                                      .num_heads = heads,
-                                      .max_seq_len = length,
-                                      .dropout = dropout,
-                                      .state = &state},
-                                     stream);
+    dispatch(stream, [&]<Backend B>() {
+      attention_backward<B>({.qkv = qkv,
+                             .sequence_offsets = offsets,
+                             .context = context,
+                             .lse = lse,
+                             .dcontext = dcontext,
+                             .dqkv = dqkv,
+                             .workspace = workspace,
+                             .num_heads = heads,
+                             .max_seq_len = length,
+                             .dropout = dropout,
+                             .state = state.data()},
+                            stream);
+    });
   }
-  // Floating-point operations of `products` products of (T, T, D).
-  double flops(int products) const {
-    return 2.0 * products * static_cast<double>(rows()) * static_cast<double>(length) * static_cast<double>(hidden);
+  // `products` products of (T, T, D); `operands` matrices of (rows, C).
+  bench::Work work(int products, int operands) const {
+    const double n = static_cast<double>(rows());
+    return {.flops = 2.0 * products * n * static_cast<double>(length) * static_cast<double>(hidden),
+            .bytes = n * (operands * static_cast<double>(hidden) * static_cast<double>(size_of(dtype)) +
+                          static_cast<double>(heads) * static_cast<double>(size_of(lse.dtype)))};
   }
 };
 
-void report(benchmark::State& s, double flops) {
-  s.counters["FLOP/s"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
-  s.counters["FLOP/s/thread"] =
-      benchmark::Counter(flops / static_cast<double>(s.range(3)), benchmark::Counter::kIsIterationInvariantRate);
-}
-
 void forward(benchmark::State& s) {
-  Fixture fixture(s);
-  for (auto _ : s) fixture.forward();
-  report(s, fixture.flops(2));
+  Fixture f(s);
+  bench::measure(s, f.stream, f.work(2, 4), [&] { f.forward(); });
 }
 
 void backward(benchmark::State& s) {
-  Fixture fixture(s);
-  fixture.forward();
-  for (auto _ : s) fixture.backward();
-  report(s, fixture.flops(5));
+  Fixture f(s);
+  f.forward();
+  bench::measure(s, f.stream, f.work(5, 8), [&] { f.backward(); });
 }
 
-void shapes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"length", "heads", "dropout", "threads"})->UseRealTime()->Unit(benchmark::kMillisecond);
+void cudnn(benchmark::State& s, bool backward) {
+  Fixture f(s);
+  try {
+    bench::CudnnAttention rival({.qkv = f.qkv, .context = f.context, .lse = f.lse, .dcontext = f.dcontext, .dqkv = f.dqkv, .length = f.length,
+                                 .heads = f.heads, .drop_p = f.dropout.drop_p},
+                                f.stream);
+    rival.forward();
+    bench::measure(s, f.stream, backward ? f.work(5, 8) : f.work(2, 4), [&] { backward ? rival.backward() : rival.forward(); });
+  } catch (const DeviceError& error) { s.SkipWithError(error.what()); }
+}
+void cudnn_forward(benchmark::State& s) { cudnn(s, false); }
+void cudnn_backward(benchmark::State& s) { cudnn(s, true); }
+
+void register_all() {
+  bench::Arguments cpu, gpu;
   for (const int64_t length : {16, 50, 64, 128, 512})
-    for (const int64_t drop : {0, 10}) b->Args({length, 4, drop, 1});
-  b->Args({128, 4, 10, 2});
+    for (const int64_t drop : {0, 10}) cpu.push_back({2048, length, 4, drop, 1});
+  cpu.push_back({2048, 128, 4, 10, 2});
+  // The generator and discriminator of Small at 128 x 128, those of Base and Large at 64 sequences of 512, and lengths between.
+  for (const int64_t drop : {0, 10}) {
+    gpu.insert(gpu.end(), {{16384, 128, 1, drop, 1}, {16384, 128, 4, drop, 1}, {32768, 128, 12, drop, 1}, {32768, 256, 12, drop, 1}});
+    gpu.insert(gpu.end(), {{32768, 512, 4, drop, 1}, {32768, 512, 12, drop, 1}, {32768, 512, 16, drop, 1}, {32768, 1024, 12, drop, 1}});
+  }
+  const bench::Arguments& shapes = bench::pick(cpu, gpu, {{64, 32, 1, 10, 1}, {160, 160, 1, 10, 1}});
+  const std::vector<std::string> names = {"tokens", "length", "heads", "dropout", "threads"};
+  bench::apply(bench::add("forward", names, forward), shapes);
+  bench::apply(bench::add("backward", names, backward), shapes);
+  if (!bench::on_gpu() || bench::dtype() != DType::bf16) return;
+  bench::apply(bench::add("cudnn_forward", names, cudnn_forward), shapes);
+  bench::apply(bench::add("cudnn_backward", names, cudnn_backward), shapes);
 }
-
-BENCHMARK(forward)->Apply(shapes);
-BENCHMARK(backward)->Apply(shapes);
 
 }  // namespace
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) { return bench::run(argc, argv, register_all); }

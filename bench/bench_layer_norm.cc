@@ -1,12 +1,9 @@
-// The row-wise ops against the bytes they must move: dropout + residual + LayerNorm (forward 16 bytes an element: x, residual, sum, y;
-// backward 16: sum, dy, dx, dresidual), embedding (8 and 24), GELU (8 and 12).
-//   bench_layer_norm [--benchmark_filter=…]   with one thread the processor's time counts, so that a busy machine disturbs less
-#include <benchmark/benchmark.h>
-
-#include <vector>
-
+// The row-wise ops against the bytes they must move, in elements: dropout + residual + LayerNorm (forward 4: x, residual, sum, y;
+// backward 4: sum, dy, dx, dresidual), embedding (2 and 3, and in backward three readings of the gradient of the sum and dword, fp32),
+// GELU (2 and 3).
+//   bench_layer_norm [--benchmark_filter=…]   arguments: rows, columns, threads, percent dropped
+#include "bench/bench.h"
 #include "kernels/activation.h"
-#include "kernels/core/device.h"
 #include "kernels/embedding.h"
 #include "kernels/layer_norm.h"
 
@@ -15,122 +12,106 @@ using namespace electra;
 namespace {
 
 constexpr int64_t kSequence = 128;  // tokens
-constexpr int64_t kVocabulary = 30522;
 
 struct Rows {
-  ThreadPool pool;
-  Stream stream{pool};
-  StepState state{.seed = 1};
   int64_t rows, cols;
+  Stream stream;
+  bench::Tensors make{stream};
+  DType dtype = bench::dtype(), wide = accumulate_type(dtype);
+  DeviceValue<StepState> state{stream, StepState{.seed = 1}};
   Dropout dropout;
-  std::vector<int32_t> offsets, ids, segments;
-  std::vector<std::vector<float>> memory;
-  Buffer workspace;
+  Tensor offsets = make.of(bench::equal_offsets(rows, kSequence));
 
   explicit Rows(const benchmark::State& s)
-      : pool(static_cast<int>(s.range(2))), rows(s.range(0)), cols(s.range(1)),
-        dropout{.drop_p = static_cast<double>(s.range(3)) / 100, .site = 1}, ids(static_cast<size_t>(rows)),
-        segments(static_cast<size_t>(rows)),
-        workspace(embedding_backward_workspace<Backend::cpu>(rows, kVocabulary, cols, DType::f32)) {
-    for (int64_t r = 0; r <= rows; r += kSequence) offsets.push_back(static_cast<int32_t>(r));
-    for (size_t r = 0; r < ids.size(); ++r) ids[r] = static_cast<int32_t>(r * r % kVocabulary);
-  }
-  Tensor make(const Shape& shape) {
-    auto& values = memory.emplace_back(static_cast<size_t>(shape.size()));
-    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 31) * 0.1f - 1.5f;
-    return {values.data(), shape, DType::f32};
-  }
-  Tensor integers(std::vector<int32_t>& v) const { return {v.data(), {static_cast<int64_t>(v.size())}, DType::i32}; }
-  Tensor workspace_tensor() const { return {workspace.data(), {static_cast<int64_t>(workspace.bytes())}, DType::u8}; }
-  void report(benchmark::State& s, int bytes) const {
-    const auto elements = static_cast<double>(rows * cols);
-    s.counters["bytes/s"] = benchmark::Counter(bytes * elements, benchmark::Counter::kIsIterationInvariantRate);
-    s.counters["s/element"] =
-        benchmark::Counter(elements, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
-  }
+      : rows(s.range(0)), cols(s.range(1)), stream(bench::stream(static_cast<int>(s.range(2)))),
+        dropout{.drop_p = static_cast<double>(s.range(3)) / 100, .site = 1} {}
+  Tensor matrix() { return make.random({rows, cols}, dtype); }
+  Tensor row() { return make.random({cols}, dtype); }
+  double elements() const { return static_cast<double>(rows * cols); }
+  double bytes(double of_elements) const { return of_elements * elements() * static_cast<double>(size_of(dtype)); }
 };
 
 void layer_norm(benchmark::State& s, bool backward) {
   Rows f(s);
-  const Shape shape{f.rows, f.cols};
-  LayerNormForward forward{.x = f.make(shape), .residual = f.make(shape), .gamma = f.make({f.cols}), .beta = f.make({f.cols}),
-                           .sequence_offsets = f.integers(f.offsets), .y = f.make(shape), .sum = f.make(shape),
-                           .mean = f.make({f.rows}), .rstd = f.make({f.rows}), .dropout = f.dropout, .state = &f.state};
-  layer_norm_forward<Backend::cpu>(forward, f.stream);
-  if (!backward) {
-    for (auto _ : s) layer_norm_forward<Backend::cpu>(forward, f.stream);
-  } else {
-    LayerNormBackward args{.sum = forward.sum, .gamma = forward.gamma, .mean = forward.mean, .rstd = forward.rstd,
-                           .dy = forward.y, .sequence_offsets = forward.sequence_offsets, .dx = f.make(shape),
-                           .dresidual = f.make(shape), .dgamma = f.make({f.cols}), .dbeta = f.make({f.cols}),
-                           .dresidual_mode = GradMode::write, .workspace = f.workspace_tensor(), .dropout = f.dropout,
-                           .state = &f.state};
-    for (auto _ : s) layer_norm_backward<Backend::cpu>(args, f.stream);
-  }
-  f.report(s, 16);
+  const LayerNormForward forward{.x = f.matrix(), .residual = f.matrix(), .gamma = f.row(), .beta = f.row(),
+                                 .sequence_offsets = f.offsets, .y = f.matrix(), .sum = f.matrix(),
+                                 .mean = f.make.zeros({f.rows}, f.wide), .rstd = f.make.zeros({f.rows}, f.wide), .dropout = f.dropout,
+                                 .state = f.state.data()};
+  const auto run_forward = [&] { dispatch(f.stream, [&]<Backend B>() { layer_norm_forward<B>(forward, f.stream); }); };
+  run_forward();
+  if (!backward) return bench::measure(s, f.stream, {.bytes = f.bytes(4)}, run_forward);
+  const size_t scratch =
+      dispatch(f.stream, [&]<Backend B>() { return layer_norm_backward_workspace<B>(f.rows, f.cols, f.dtype); });
+  const LayerNormBackward args{.sum = forward.sum, .gamma = forward.gamma, .mean = forward.mean, .rstd = forward.rstd,
+                               .dy = f.matrix(), .sequence_offsets = f.offsets, .dx = f.matrix(),
+                               .dresidual = f.matrix(), .dgamma = f.make.zeros({f.cols}, f.wide), .dbeta = f.make.zeros({f.cols}, f.wide),
+                               .dresidual_mode = GradMode::write, .workspace = f.make.workspace(scratch), .dropout = f.dropout,
+                               .state = f.state.data()};
+  bench::measure(s, f.stream, {.bytes = f.bytes(4)},
+                 [&] { dispatch(f.stream, [&]<Backend B>() { layer_norm_backward<B>(args, f.stream); }); });
 }
 void layer_norm_forward_pass(benchmark::State& s) { layer_norm(s, false); }
 void layer_norm_backward_pass(benchmark::State& s) { layer_norm(s, true); }
 
 void embedding(benchmark::State& s, bool backward) {
   Rows f(s);
-  const Shape shape{f.rows, f.cols};
-  EmbeddingForward forward{.ids = f.integers(f.ids), .segments = f.integers(f.segments), .sequence_offsets = f.integers(f.offsets),
-                           .word = f.make({kVocabulary, f.cols}), .position = f.make({kSequence, f.cols}), .segment = f.make({2, f.cols}),
-                           .gamma = f.make({f.cols}), .beta = f.make({f.cols}), .y = f.make(shape), .mean = f.make({f.rows}),
-                           .rstd = f.make({f.rows}), .dropout = f.dropout, .state = &f.state};
-  embedding_forward<Backend::cpu>(forward, f.stream);
-  if (!backward) {
-    for (auto _ : s) embedding_forward<Backend::cpu>(forward, f.stream);
-  } else {
-    EmbeddingBackward args{.ids = forward.ids, .segments = forward.segments, .sequence_offsets = forward.sequence_offsets,
-                           .word = forward.word, .position = forward.position, .segment = forward.segment, .gamma = forward.gamma,
-                           .mean = forward.mean, .rstd = forward.rstd, .dy = forward.y, .dword = f.make({kVocabulary, f.cols}),
-                           .dposition = f.make({kSequence, f.cols}), .dsegment = f.make({2, f.cols}), .dgamma = f.make({f.cols}),
-                           .dbeta = f.make({f.cols}), .workspace = f.workspace_tensor(), .dropout = f.dropout, .state = &f.state};
-    for (auto _ : s) embedding_backward<Backend::cpu>(args, f.stream);
-  }
-  f.report(s, backward ? 24 : 8);
+  const int64_t vocabulary = bench::device_kind() == DeviceKind::simt ? 600 : 30522;
+  std::vector<int32_t> ids(static_cast<size_t>(f.rows)), segments(ids.size());
+  for (size_t r = 0; r < ids.size(); ++r) ids[r] = static_cast<int32_t>(r * r % static_cast<size_t>(vocabulary));
+  const EmbeddingForward forward{.ids = f.make.of(ids), .segments = f.make.of(segments), .sequence_offsets = f.offsets,
+                                 .word = f.make.random({vocabulary, f.cols}, f.dtype), .position = f.make.random({kSequence, f.cols}, f.dtype),
+                                 .segment = f.make.random({2, f.cols}, f.dtype), .gamma = f.row(), .beta = f.row(), .y = f.matrix(),
+                                 .mean = f.make.zeros({f.rows}, f.wide), .rstd = f.make.zeros({f.rows}, f.wide), .dropout = f.dropout,
+                                 .state = f.state.data()};
+  const auto run_forward = [&] { dispatch(f.stream, [&]<Backend B>() { embedding_forward<B>(forward, f.stream); }); };
+  run_forward();
+  if (!backward) return bench::measure(s, f.stream, {.bytes = f.bytes(2)}, run_forward);
+  const size_t scratch =
+      dispatch(f.stream, [&]<Backend B>() { return embedding_backward_workspace<B>(f.rows, vocabulary, f.cols, f.dtype); });
+  const EmbeddingBackward args{.ids = forward.ids, .segments = forward.segments, .sequence_offsets = f.offsets,
+                               .word = forward.word, .position = forward.position, .segment = forward.segment, .gamma = forward.gamma,
+                               .mean = forward.mean, .rstd = forward.rstd, .dy = f.matrix(), .dword = f.make.zeros({vocabulary, f.cols}, f.wide),
+                               .dposition = f.make.zeros({kSequence, f.cols}, f.wide), .dsegment = f.make.zeros({2, f.cols}, f.wide),
+                               .dgamma = f.make.zeros({f.cols}, f.wide), .dbeta = f.make.zeros({f.cols}, f.wide),
+                               .workspace = f.make.workspace(scratch), .dropout = f.dropout, .state = f.state.data()};
+  const double wide = static_cast<double>(size_of(f.wide));
+  bench::measure(s, f.stream, {.bytes = f.bytes(2) + wide * (4 * f.elements() + static_cast<double>(vocabulary * f.cols))},
+                 [&] { dispatch(f.stream, [&]<Backend B>() { embedding_backward<B>(args, f.stream); }); });
 }
 void embedding_forward_pass(benchmark::State& s) { embedding(s, false); }
 void embedding_backward_pass(benchmark::State& s) { embedding(s, true); }
 
 void gelu_forward_pass(benchmark::State& s) {
   Rows f(s);
-  const GeluForward args{.x = f.make({f.rows, f.cols}), .y = f.make({f.rows, f.cols})};
-  for (auto _ : s) gelu_forward<Backend::cpu>(args, f.stream);
-  f.report(s, 8);
+  const GeluForward args{.x = f.matrix(), .y = f.matrix()};
+  bench::measure(s, f.stream, {.bytes = f.bytes(2)}, [&] { dispatch(f.stream, [&]<Backend B>() { gelu_forward<B>(args, f.stream); }); });
 }
 void gelu_backward_pass(benchmark::State& s) {
   Rows f(s);
-  const GeluBackward args{.x = f.make({f.rows, f.cols}), .dy = f.make({f.rows, f.cols}), .dx = f.make({f.rows, f.cols})};
-  for (auto _ : s) gelu_backward<Backend::cpu>(args, f.stream);
-  f.report(s, 12);
+  const GeluBackward args{.x = f.matrix(), .dy = f.matrix(), .dx = f.matrix()};
+  bench::measure(s, f.stream, {.bytes = f.bytes(3)}, [&] { dispatch(f.stream, [&]<Backend B>() { gelu_backward<B>(args, f.stream); }); });
 }
 
-// Rows, columns, threads, percent dropped.
-void one_thread(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"rows", "cols", "threads", "drop"})->Unit(benchmark::kMillisecond);
-  b->Args({2048, 256, 1, 0})->Args({2048, 256, 1, 10})->Args({2048, 128, 1, 10})->Args({2048, 768, 1, 10});
+void register_all() {
+  const std::vector<std::string> names = {"rows", "cols", "threads", "drop"};
+  const bench::Arguments executor = {{256, 64, 1, 10}};
+  // Of the CPU: Small, tiny, Base; the GPU: Small's generator and discriminator at 128 x 128, Base and Large at 64 x 512.
+  const bench::Arguments& norm = bench::pick({{2048, 256, 1, 0}, {2048, 256, 1, 10}, {2048, 128, 1, 10}, {2048, 768, 1, 10},
+                                              {2048, 256, 2, 0}, {2048, 256, 2, 10}, {2048, 128, 2, 10}, {2048, 768, 2, 10}},
+                                             {{16384, 64, 1, 10}, {16384, 256, 1, 0}, {16384, 256, 1, 10}, {32768, 768, 1, 10}, {32768, 1024, 1, 10}},
+                                             executor);
+  bench::apply(bench::add("layer_norm_forward_pass", names, layer_norm_forward_pass), norm);
+  bench::apply(bench::add("layer_norm_backward_pass", names, layer_norm_backward_pass), norm);
+  const bench::Arguments& embeddings =
+      bench::pick({{2048, 256, 1, 0}, {2048, 256, 1, 10}, {2048, 128, 1, 10}, {2048, 768, 1, 10}, {2048, 128, 2, 10}},
+                  {{16384, 128, 1, 10}, {32768, 768, 1, 10}, {32768, 1024, 1, 10}}, executor);
+  bench::apply(bench::add("embedding_forward_pass", names, embedding_forward_pass), embeddings);
+  bench::apply(bench::add("embedding_backward_pass", names, embedding_backward_pass), embeddings);
+  const bench::Arguments& wide = bench::pick({{2048, 1024, 1, 0}}, {{16384, 1024, 1, 0}, {32768, 3072, 1, 0}, {32768, 4096, 1, 0}}, executor);
+  bench::apply(bench::add("gelu_forward_pass", names, gelu_forward_pass), wide);
+  bench::apply(bench::add("gelu_backward_pass", names, gelu_backward_pass), wide);
 }
-void two_threads(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"rows", "cols", "threads", "drop"})->Unit(benchmark::kMillisecond)->UseRealTime();
-  b->Args({2048, 256, 2, 0})->Args({2048, 256, 2, 10})->Args({2048, 128, 2, 10})->Args({2048, 768, 2, 10});
-}
-void wide(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"rows", "cols", "threads", "drop"})->Unit(benchmark::kMillisecond)->Args({2048, 1024, 1, 0});
-}
-
-BENCHMARK(layer_norm_forward_pass)->Apply(one_thread);
-BENCHMARK(layer_norm_forward_pass)->Apply(two_threads);
-BENCHMARK(layer_norm_backward_pass)->Apply(one_thread);
-BENCHMARK(layer_norm_backward_pass)->Apply(two_threads);
-BENCHMARK(embedding_forward_pass)->Apply(one_thread);
-BENCHMARK(embedding_backward_pass)->Apply(one_thread);
-BENCHMARK(embedding_backward_pass)->Apply(two_threads);
-BENCHMARK(gelu_forward_pass)->Apply(wide);
-BENCHMARK(gelu_backward_pass)->Apply(wide);
 
 }  // namespace
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) { return bench::run(argc, argv, register_all); }

@@ -1,11 +1,7 @@
-// Masked-LM head over the vocabulary against its FLOPs: forward 2 S V E, backward 6 S V E (logits again, dhidden, dword).
+// Masked-LM head over the vocabulary against its FLOPs: forward 2 S V E, backward 6 S V E (logits again, dhidden, dword); and the bytes it
+// must move: hidden, word and dhidden, dword once.
 //   bench_masked_lm [--benchmark_filter=…]   arguments: slots, vocabulary, width, threads
-#include <benchmark/benchmark.h>
-
-#include <vector>
-
-#include "kernels/core/device.h"
-#include "kernels/core/philox.h"
+#include "bench/bench.h"
 #include "kernels/masked_lm.h"
 
 using namespace electra;
@@ -14,115 +10,105 @@ namespace {
 
 struct Fixture {
   int64_t slots, vocab, cols;
-  ThreadPool pool;
-  Stream stream{pool};
-  StepState state;
-  std::vector<float> hidden, word, bias, weights, loss, lse, dhidden, dword, dbias;
-  std::vector<int32_t> targets, rows, offsets, samples;
-  std::vector<double> sums;
-  Buffer workspace;
+  Stream stream;
+  bench::Tensors make{stream};
+  DType dtype = bench::dtype(), wide = accumulate_type(dtype);
+  DeviceValue<StepState> state{stream, StepState{.masked_lm_denominator = static_cast<double>(slots)}};
+  Tensor hidden, word, bias, targets, rows, weights, offsets, loss, lse, samples, sums, dloss, dhidden, dword, dbias, workspace;
 
   explicit Fixture(const benchmark::State& s)
       : slots(s.range(0)),
         vocab(s.range(1)),
         cols(s.range(2)),
-        pool(static_cast<int>(s.range(3))),
-        hidden(random(slots * cols, 1)),
-        word(random(vocab * cols, 2)),
-        bias(random(vocab, 3)),
-        weights(count(slots), 1.0f),
-        loss(1),
-        lse(count(slots)),
-        dhidden(count(slots * cols)),
-        dword(count(vocab * cols)),
-        dbias(count(vocab)),
-        targets(count(slots)),
-        rows(count(slots)),
-        offsets{0, static_cast<int32_t>(slots)},
-        samples(count(slots)),
-        sums(kMaskedLmSums),
-        workspace(masked_lm_workspace<Backend::cpu>(slots, vocab, cols, pool.threads(), DType::f32)) {
-    state.masked_lm_denominator = static_cast<double>(slots);
-    for (int64_t i = 0; i < slots; ++i) {
-      rows[count(i)] = static_cast<int32_t>(i);
-      targets[count(i)] = static_cast<int32_t>(i * 97 % vocab);
-    }
+        stream(bench::stream(static_cast<int>(s.range(3)))),
+        hidden(make.random({slots, cols}, dtype, 0.2)),
+        word(make.random({vocab, cols}, dtype, 0.2)),
+        bias(make.random({vocab}, dtype, 0.2)),
+        targets(make.of(multiples(slots, 97, vocab))),
+        rows(make.of(multiples(slots, 1, slots))),
+        weights(make.of(std::vector<float>(static_cast<size_t>(slots), 1.0f))),
+        offsets(make.of(std::vector<int32_t>{0, static_cast<int32_t>(slots)})),
+        loss(make.zeros({1}, wide)),
+        lse(make.zeros({slots}, wide)),
+        samples(make.zeros({slots}, DType::i32)),
+        sums(make.zeros({kMaskedLmSums}, DType::f64)),
+        dloss(make.of(std::vector<float>{1})),
+        dhidden(make.zeros({slots, cols}, dtype)),
+        dword(make.zeros({vocab, cols}, wide)),
+        dbias(make.zeros({vocab}, wide)),
+        workspace(make.workspace(dispatch(
+            stream, [&]<Backend B>() { return masked_lm_workspace<B>(slots, vocab, cols, stream.pool().threads(), dtype); }))) {}
+  static std::vector<int32_t> multiples(int64_t n, int64_t factor, int64_t modulus) {
+    std::vector<int32_t> values;
+    for (int64_t i = 0; i < n; ++i) values.push_back(static_cast<int32_t>(i * factor % modulus));
+    return values;
   }
-  static size_t count(int64_t n) { return static_cast<size_t>(n); }
-  static std::vector<float> random(int64_t n, uint64_t key) {
-    std::vector<float> x(count(n));
-    for (size_t i = 0; i < x.size(); ++i)
-      x[i] = uniform_open(philox(key, {.group = static_cast<uint32_t>(i)}).word[0]) * 0.4f - 0.2f;
-    return x;
-  }
-  template <class T> static Tensor tensor(std::vector<T>& x, Shape shape) { return {x.data(), shape, dtype_of<T>}; }
-  Tensor scratch() const { return {workspace.data(), {static_cast<int64_t>(workspace.bytes())}, DType::u8}; }
 
   void forward() {
-    masked_lm_forward<Backend::cpu>({.hidden = tensor(hidden, {slots, cols}),
-                                     .word = tensor(word, {vocab, cols}),
-                                     .bias = tensor(bias, {vocab}),
-                                     .targets = tensor(targets, {slots}),
-                                     .rows = tensor(rows, {slots}),
-                                     .weights = tensor(weights, {slots}),
-                                     .sequence_offsets = tensor(offsets, {2}),
-                                     .loss = tensor(loss, {1}),
-                                     .lse = tensor(lse, {slots}),
-                                     .sampled_ids = tensor(samples, {slots}),
-                                     .sums = tensor(sums, {kMaskedLmSums}),
-                                     .logits = {},
-                                     .workspace = scratch(),
-                                     .vocab_size = vocab,
-                                     .state = &state},
-                                    stream);
+    dispatch(stream, [&]<Backend B>() {
+      masked_lm_forward<B>({.hidden = hidden,
+                            .word = word,
+                            .bias = bias,
+                            .targets = targets,
+                            .rows = rows,
+                            .weights = weights,
+                            .sequence_offsets = offsets,
+                            .loss = loss,
+                            .lse = lse,
+                            .sampled_ids = samples,
+                            .sums = sums,
+                            .logits = {},
+                            .workspace = workspace,
+                            .vocab_size = vocab,
+                            .state = state.data()},
+                           stream);
+    });
   }
   void backward() {
-    masked_lm_backward<Backend::cpu>({.hidden = tensor(hidden, {slots, cols}),
-                                      .word = tensor(word, {vocab, cols}),
-                                      .bias = tensor(bias, {vocab}),
-                                      .targets = tensor(targets, {slots}),
-                                      .weights = tensor(weights, {slots}),
-                                      .lse = tensor(lse, {slots}),
-                                      .dloss = tensor(loss, {1}),
-                                      .dhidden = tensor(dhidden, {slots, cols}),
-                                      .dword = tensor(dword, {vocab, cols}),
-                                      .dbias = tensor(dbias, {vocab}),
-                                      .workspace = scratch(),
-                                      .state = &state},
-                                     stream);
+    dispatch(stream, [&]<Backend B>() {
+      masked_lm_backward<B>({.hidden = hidden,
+                             .word = word,
+                             .bias = bias,
+                             .targets = targets,
+                             .weights = weights,
+                             .lse = lse,
+                             .dloss = dloss,
+                             .dhidden = dhidden,
+                             .dword = dword,
+                             .dbias = dbias,
+                             .workspace = workspace,
+                             .state = state.data()},
+                            stream);
+    });
   }
-  double flops(int products) const {
-    return 2.0 * products * static_cast<double>(slots) * static_cast<double>(vocab) * static_cast<double>(cols);
+  bench::Work work(bool backward) const {
+    const double n = static_cast<double>(slots), v = static_cast<double>(vocab), e = static_cast<double>(cols);
+    const double operands = (n + v) * e * static_cast<double>(size_of(dtype));
+    return {.flops = (backward ? 6 : 2) * n * v * e,
+            .bytes = operands + (backward ? n * e * static_cast<double>(size_of(dtype)) + v * e * static_cast<double>(size_of(wide)) : 0)};
   }
 };
 
-void report(benchmark::State& s, double flops) {
-  s.counters["FLOP/s"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
-}
-
 void forward(benchmark::State& s) {
-  Fixture fixture(s);
-  for (auto _ : s) fixture.forward();
-  report(s, fixture.flops(1));
+  Fixture f(s);
+  bench::measure(s, f.stream, f.work(false), [&] { f.forward(); });
 }
 
 void backward(benchmark::State& s) {
-  Fixture fixture(s);
-  fixture.forward();
-  fixture.loss[0] = 1;  // backward's dloss
-  for (auto _ : s) fixture.backward();
-  report(s, fixture.flops(3));
+  Fixture f(s);
+  f.forward();
+  bench::measure(s, f.stream, f.work(true), [&] { f.backward(); });
 }
 
-// ELECTRA-Small at 16 x 128 (19 slots a sequence), and electra-tiny.
-void shapes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"slots", "vocab", "cols", "threads"})->UseRealTime()->Unit(benchmark::kMillisecond);
-  b->Args({304, 30522, 128, 1})->Args({304, 30522, 128, 2})->Args({640, 8192, 128, 2});
+void register_all() {
+  // ELECTRA-Small at 16 x 128 (19 slots a sequence), and electra-tiny; on a GPU Small at 128 x 128, Base at 64 x 512 (77 slots).
+  const bench::Arguments& shapes = bench::pick({{304, 30522, 128, 1}, {304, 30522, 128, 2}, {640, 8192, 128, 2}},
+                                               {{2432, 30522, 128, 1}, {4928, 30522, 768, 1}}, {{40, 640, 64, 1}});
+  const std::vector<std::string> names = {"slots", "vocab", "cols", "threads"};
+  bench::apply(bench::add("forward", names, forward), shapes);
+  bench::apply(bench::add("backward", names, backward), shapes);
 }
-
-BENCHMARK(forward)->Apply(shapes);
-BENCHMARK(backward)->Apply(shapes);
 
 }  // namespace
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) { return bench::run(argc, argv, register_all); }

@@ -1,5 +1,6 @@
 #include "engine/program.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -93,6 +94,28 @@ Program::Program(const Graph& graph, Plan plan, const ParameterStore& store, Str
         if (plan_.slots[s].last == static_cast<int>(c)) bound.ending.push_back(static_cast<int>(s));
     calls_.push_back(std::move(bound));
   }
+  if (options_.time_calls) {
+    host_marks_.resize(2 * calls_.size());
+    for (size_t mark = 0; mark < host_marks_.size(); ++mark) marks_.emplace_back(stream);
+  }
+}
+
+void Program::mark_time(size_t mark) {
+  marks_[mark].record(stream_);
+  host_marks_[mark] = std::chrono::steady_clock::now();
+}
+
+std::vector<double> Program::call_milliseconds() const {
+  if (!options_.time_calls) throw Error("program", "expected Options::time_calls, it was not set");
+  stream_.synchronize();
+  const bool by_gpu = kGpuBuild == GpuBuild::CUDA && stream_.backend() == Backend::cuda;
+  std::vector<double> all(calls_.size());
+  for (size_t c = 0; c < calls_.size(); ++c) {
+    const auto begin = host_marks_[2 * c], end = host_marks_[2 * c + 1];
+    if (end == decltype(end){}) continue;
+    all[c] = by_gpu ? marks_[2 * c + 1].milliseconds_since(marks_[2 * c]) : std::chrono::duration<double, std::milli>(end - begin).count();
+  }
+  return all;
 }
 
 void Program::call_ops(size_t first, size_t last, bool first_micro_batch) {
@@ -107,8 +130,10 @@ void Program::call_ops(size_t first, size_t last, bool first_micro_batch) {
                       .workspace = call.workspace,
                       .state = state_.data(),
                       .stream = &stream_};
+    if (options_.time_calls) mark_time(2 * c);
     if (call.pass == Pass::backward) call.op->backward(frame);
     else call.op->forward(frame);
+    if (options_.time_calls) mark_time(2 * c + 1);
     for (const int s : call.ending)
       poison(arena_.data() + plan_.slots[static_cast<size_t>(s)].offset, plan_.slots[static_cast<size_t>(s)].bytes, stream_);
   }
@@ -116,6 +141,7 @@ void Program::call_ops(size_t first, size_t last, bool first_micro_batch) {
 
 void Program::issue(Run run) {
   if (options_.poison) poison(arena_.data(), arena_.bytes(), stream_);
+  if (options_.time_calls) std::fill(host_marks_.begin(), host_marks_.end(), decltype(host_marks_)::value_type{});
   const auto backward = static_cast<size_t>(plan_.first_backward);
   call_ops(0, backward, true);
   if (run == kForward) return;
@@ -145,7 +171,7 @@ void Program::prepare(const StepState& state) {
 
 void Program::start(const StepState& state, Run run) {
   prepare(state);
-  if (stream_.backend() == Backend::cpu || options_.poison || !options_.record) return issue(run);
+  if (stream_.backend() == Backend::cpu || options_.poison || options_.time_calls || !options_.record) return issue(run);
   recordings_[run].run(stream_, [&] { issue(run); });
 }
 

@@ -2,6 +2,7 @@
 // a run are recorded the second time and replayed from then on.
 #pragma once
 #include <array>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -15,7 +16,8 @@ class Program {
  public:
   struct Options {
     bool poison = false;  // fill a tensor with NaN when its lifetime ends: catches an op whose signature lies
-    bool record = true;   // replay recorded launches on a GPU; poison mode never does
+    bool record = true;   // replay recorded launches on a GPU; poison mode and time_calls never do
+    bool time_calls = false;  // for call_milliseconds()
   };
 
   // The graph, the store and the stream must outlive the program. The store holds every parameter of the graph.
@@ -47,6 +49,9 @@ class Program {
   size_t input_bytes() const { return inputs_.bytes(); }
   // The memory of one run that kernels read and write, for tests of what no output shows.
   Tensor device_output(Value v) const;
+  // How long each call of the plan took in the last run, by the GPU's clock or, elsewhere, the host's; waits for it. Calls that did not
+  // run took 0. Throws Error without Options::time_calls.
+  std::vector<double> call_milliseconds() const;
 
  private:
   struct BoundCall {
@@ -64,6 +69,7 @@ class Program {
   void check_trains() const;
   void issue(Run run);
   void call_ops(size_t first, size_t last, bool first_micro_batch);
+  void mark_time(size_t mark);
 
   const Graph* graph_;
   Plan plan_;
@@ -86,6 +92,9 @@ class Program {
   std::vector<size_t> host_output_offset_;  // per value
   std::array<Recording, 3> recordings_;
   std::vector<BoundCall> calls_;
+  // time_calls: marks 2 c and 2 c + 1 stand before and after call c.
+  std::vector<Event> marks_;
+  std::vector<std::chrono::steady_clock::time_point> host_marks_;
   std::optional<SideStream> copies_;   // the last member: what it has in flight is done before memory goes
 };
 

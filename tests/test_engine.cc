@@ -148,8 +148,8 @@ struct Running {
   Chain chain;
   ParameterStore store;
   Program program;
-  explicit Running(int depth, bool segments = false)
-      : chain(depth, segments), store(chain.graph, chain.plan(), true, Stream(pool)), program(chain.graph, chain.plan(), store, Stream(pool), {true}) {
+  explicit Running(int depth, bool segments = false, Program::Options options = {.poison = true})
+      : chain(depth, segments), store(chain.graph, chain.plan(), true, Stream(pool)), program(chain.graph, chain.plan(), store, Stream(pool), options) {
     fill(program, chain, store);
   }
   double loss() {
@@ -257,6 +257,31 @@ TEST_CASE("poison mode catches a signature that lies about what backward reads")
   for (int64_t i = 0; i < kSize; ++i) store.value(store.at("a")).as<double>()[i] = 1;
   program.forward_backward({});
   CHECK(std::isnan(store.grad(store.at("a")).as<double>()[0]));
+}
+
+TEST_CASE("a program that times its calls says how long each took, and computes the same") {
+  Running plain(3);
+  plain.program.forward_backward({});
+  CHECK_THROWS_WITH(plain.program.call_milliseconds(), "[program] expected Options::time_calls, it was not set");
+
+  Running timed(3, false, {.poison = true, .time_calls = true});
+  const size_t forward_calls = static_cast<size_t>(timed.program.plan().first_backward);
+  for (const bool backward : {true, false}) {
+    if (backward) timed.program.forward_backward({});
+    else timed.program.forward({});
+    const std::vector<double> ms = timed.program.call_milliseconds();
+    REQUIRE(ms.size() == timed.program.plan().calls.size());
+    double forward = 0, rest = 0;
+    for (size_t c = 0; c < ms.size(); ++c) {
+      INFO(c);
+      CHECK(ms[c] >= 0);
+      (c < forward_calls ? forward : rest) += ms[c];
+    }
+    CHECK(forward > 0);
+    // Calls that did not run this time took nothing, whatever they took the time before.
+    CHECK((rest > 0) == backward);
+  }
+  CHECK(copy(timed.store.grads()) == copy(plain.store.grads()));
 }
 
 TEST_CASE("segments are computed again, with the same bits and less memory") {

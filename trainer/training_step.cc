@@ -31,7 +31,7 @@ TrainingStep::TrainingStep(const ElectraConfig& config, const BatchShape& micro_
       stream_(stream),
       program_(trace_electra(config, micro_batch, graph), /*train=*/true, stream, nullptr, options),
       optimizer_(*program_.store(), optimizer, stream),
-      record_(stream.backend() == Backend::cuda && options.record && !options.poison),
+      record_(stream.backend() == Backend::cuda && options.record && !options.poison && !options.time_calls),
       loss_(sizeof(float), memory_of(stream.backend())),
       norm_(sizeof(GradNorm), host_memory_of(stream.backend())) {}
 
