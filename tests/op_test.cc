@@ -14,6 +14,7 @@
 #include "kernels/core/gpu.h"
 #include "kernels/core/bf16.h"
 #include "kernels/core/philox.h"
+#include "tests/source_directory.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -599,7 +600,7 @@ std::vector<double> GoldenCase::values(const std::string& tensor) const {
 Shape GoldenCase::shape(const std::string& tensor) const { return tensors.at(tensor).shape; }
 
 std::vector<GoldenCase> read_golden(const std::string& op) {
-  const std::string path = std::string(ELECTRA_SOURCE_DIR) + "/tests/golden/ops/" + op + ".json";
+  const std::string path = source_directory() + "/tests/golden/ops/" + op + ".json";
   std::ifstream file(path);
   INFO(path);
   REQUIRE(file);

@@ -8,6 +8,7 @@
 
 #include "kernels/core/error.h"
 #include "model/formats/safetensors.h"
+#include "tests/source_directory.h"
 #include "tests/temporary_directory.h"
 #include "trainer/golden.h"
 
@@ -21,7 +22,7 @@ Device& device() {
   return device;
 }
 
-const std::string kFolder = std::string(ELECTRA_SOURCE_DIR) + "/tests/golden/";
+const std::string kFolder = test::source_directory() + "/tests/golden/";
 
 std::vector<std::string> failures(const std::string& file, DType dtype) {
   ThreadPool pool(2);
