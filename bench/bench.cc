@@ -51,7 +51,12 @@ const Ceilings& ceilings(const Stream& stream) {
   const auto found = known.find(threads);
   if (found != known.end()) return found->second;
   Ceilings c;
-  if (options.device != DeviceKind::simt) c = {measure_gemm_peak(stream, dtype(), 0.2), measure_copy_bandwidth(stream, 0.2)};
+  if (options.device != DeviceKind::simt) {
+    c.copy = measure_copy_bandwidth(stream, 0.2);
+    try {
+      c.product = measure_gemm_peak(stream, dtype(), 0.2);
+    } catch (const DeviceError& error) { std::fprintf(stderr, "no ceiling of products: %s\n", error.what()); }
+  }
   return known[threads] = c;
 }
 
@@ -128,10 +133,13 @@ Stream stream(int threads) { return options.device == DeviceKind::cpu ? Stream(p
 
 void measure(benchmark::State& state, const Stream& stream, const Work& work, const std::function<void()>& run) {
   std::vector<double> seconds;
+  try {
+    for (int i = 0; i < (on_gpu() ? kWarmUps : options.device == DeviceKind::cpu ? 1 : 0); ++i) run();
+    stream.synchronize();
+  } catch (const DeviceError& error) { return state.SkipWithError(error.what()); }
   if (on_gpu()) {
     static const Buffer flushed(kFlushBytes, Memory::device);
     Event begin(stream), end(stream);
-    for (int i = 0; i < kWarmUps; ++i) run();
     int byte = 0;
     for (auto _ : state) {
       // It also gives the host time to issue the launches, so that they follow each other without gaps.
@@ -144,7 +152,6 @@ void measure(benchmark::State& state, const Stream& stream, const Work& work, co
       state.SetIterationTime(seconds.back());
     }
   } else {
-    if (options.device == DeviceKind::cpu) run();
     const auto now = stream.pool().threads() == 1 ? processor_seconds : wall_seconds;
     for (auto _ : state) {
       const double begin = now();

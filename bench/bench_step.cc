@@ -110,6 +110,7 @@ void bench(Options options) {
   ThreadPool pool(options.threads);
   const Device device(device_kind(options.device), pool);
   const Stream stream = device.stream();
+  use_gemm(config.gemm, stream.backend());
   const BatchShape shape = micro_batch_shape(config);
   const ElectraGraphOptions graph = graph_options(config, kSyntheticSpecialIds, true, stream);
   const auto make_step = [&](Program::Options program) {

@@ -134,6 +134,8 @@ if wanted bench; then
     if run "$bench" 300 "$benches/$bench" --device cuda --benchmark_out="$out/$bench.json" --benchmark_out_format=json; then
       remark "$(grep -oE 'of_ceiling=[0-9.a-z]+' "$out/$bench.log" | sed 's/of_ceiling=//' | awk '
         /m$/ { $1 = $1 / 1000 } /u$/ { $1 = $1 / 1e6 } { n++; if ($1 > most) most = $1 } END { if (n) printf "%d figures, the best at %.0f %% of its ceiling", n, 100 * most }')"
+      skipped=$(grep -c 'ERROR OCCURRED' "$out/$bench.log")
+      [ "$skipped" = 0 ] || remark "; $skipped could not run: $(grep -m 1 'ERROR OCCURRED' "$out/$bench.log" | sed "s/.*ERROR OCCURRED: //")"
     fi
   done
   if python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null && [ -f "$here/attention_pytorch.py" ]; then
