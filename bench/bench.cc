@@ -209,9 +209,12 @@ Tensor Tensors::random(const Shape& shape, DType dtype, double scale) {
     const bf16 half = to_bf16(x);
     std::memcpy(values.data() + i * element, dtype == DType::bf16 ? static_cast<const void*>(&half) : &x, element);
   }
-  std::vector<std::byte> all(t.bytes());
-  for (size_t at = 0; at < all.size(); at += values.size()) std::memcpy(all.data() + at, values.data(), std::min(values.size(), all.size() - at));
-  copy(t.data, all.data(), all.size(), stream_);
+  copy(t.data, values.data(), values.size(), stream_);
+  for (size_t filled = values.size(); filled < t.bytes();) {
+    const size_t piece = std::min(filled, t.bytes() - filled);
+    copy(t.as<std::byte>() + filled, t.data, piece, stream_);
+    filled += piece;
+  }
   stream_.synchronize();
   return t;
 }

@@ -34,10 +34,10 @@ template <class Run> double fewest_seconds(const Stream& stream, double seconds,
   return fewest;
 }
 
-// A GPU multiplies zeros faster than other numbers: values in (-1, 1), all different bits. A period of 64 Ki elements + 1.
+// A GPU multiplies zeros faster than other numbers: values in (-1, 1), with a period of 64 Ki + 1. buffer is larger than that.
 void fill_with_noise(const Buffer& buffer, DType dtype, const Stream& stream) {
   constexpr size_t kPeriod = (1 << 16) + 1;
-  std::vector<std::byte> period(kPeriod * size_of(dtype)), all(buffer.bytes());
+  std::vector<std::byte> period(kPeriod * size_of(dtype));
   uint32_t state = 1;
   for (size_t i = 0; i < kPeriod; ++i) {
     state = state * 1664525 + 1013904223;
@@ -45,8 +45,12 @@ void fill_with_noise(const Buffer& buffer, DType dtype, const Stream& stream) {
     const bf16 half = to_bf16(x);
     std::memcpy(period.data() + i * size_of(dtype), dtype == DType::bf16 ? static_cast<const void*>(&half) : &x, size_of(dtype));
   }
-  for (size_t at = 0; at < all.size(); at += period.size()) std::memcpy(all.data() + at, period.data(), std::min(period.size(), all.size() - at));
-  copy(buffer.data(), all.data(), all.size(), stream);
+  copy(buffer.data(), period.data(), period.size(), stream);
+  for (size_t filled = period.size(); filled < buffer.bytes();) {
+    const size_t piece = std::min(filled, buffer.bytes() - filled);
+    copy(buffer.data() + filled, buffer.data(), piece, stream);
+    filled += piece;
+  }
   stream.synchronize();
 }
 
