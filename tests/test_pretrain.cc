@@ -19,6 +19,7 @@
 #include "trainer/data/data_set.h"
 #include "trainer/log.h"
 #include "trainer/pretrain.h"
+#include "trainer/pretrain_setup.h"
 #include "trainer/run_directory.h"
 
 using namespace electra;
@@ -375,11 +376,12 @@ TEST_CASE("the start of a run shows every key with its value and origin") {
   const Toy toy;
   PretrainRequest request = toy.request("run", {"train_steps=1", "seed=5"});
   set_value(request.config, "vocab_size", "18", "data");
-  set_value(request.config, "precision", "fp32", "device");  // as pretrain does for auto on the CPU
+  choose_for_device(request.config, Backend::cpu);
   const std::string summary = configuration_summary(request.config);
   CHECK_THAT(summary, Catch::StartsWith("  command line: data=" + (toy.directory / "data")));
   CHECK_THAT(summary, Contains("\n  " + toy.config + ": embedding_size=16 hidden_size=16 num_layers=2"));
   CHECK_THAT(summary, Contains("\n  data: vocab_size=18\n"));
+  CHECK_THAT(summary, Contains("\n  device: precision=fp32 gemm=library\n"));
   CHECK_THAT(summary, Contains("\n  compat: fixed: masking.replacement=false"));
   CHECK(summary.find("\n  default: ") > summary.find("\n  compat: "));
   CHECK(summary.find(" seed=5") < summary.find("\n  " + toy.config));
@@ -388,6 +390,8 @@ TEST_CASE("the start of a run shows every key with its value and origin") {
     CHECK(count(summary, " " + key.name + "=") == (key.name == "batch.tokens" ? 0 : 1));  // the one that is not in force
   }
   REQUIRE(pretrain(std::move(request)) == 0);
+  CHECK_THAT(read_file(toy.run("run") + "/log.txt"),
+             Contains("chosen: precision fp32 (device), matrix products by oneDNN (device)\n"));
   CHECK_THAT(read_file(toy.run("run") + "/log.txt"),
              Contains("configuration, by origin; " + toy.run("run") + "/config.resolved.yaml has it key by key:\n" + summary + "\n"));
 }

@@ -214,7 +214,7 @@ struct Runs {
     std::vector<std::string> overrides = {"run=" + run(name), "train_steps=" + steps};
     overrides.insert(overrides.end(), more.begin(), more.end());
     r.config = r.resume ? load_config(run(name) + "/config.resolved.yaml", {"train_steps=" + steps}) : parse_config(kConfig, "toy.yaml", overrides);
-    r.device = kDevice;
+    r.device = {kDevice, "as the test says"};
     r.quiet = r.synthetic = true;
     return pretrain(std::move(r));
   }

@@ -116,7 +116,7 @@ class PretrainRun {
   // Nothing is written before data and weights have been checked; the directory of a new run is the last thing to be made. That
   // of a resumed one is the first to be taken, so that no other process changes its checkpoints meanwhile.
   explicit PretrainRun(PretrainRequest request)
-      : request_(std::move(request)), signals_(request_.quiet ? std::string_view() : kInterrupted), pool_(request_.threads), device_(request_.device, pool_) {
+      : request_(std::move(request)), signals_(request_.quiet ? std::string_view() : kInterrupted), pool_(request_.threads), device_(request_.device.kind, pool_) {
     if (request_.resume) directory_.emplace(RunDirectory::resume(config().run));
     data_ = open_data(request_.config, request_.synthetic);
     make_model();
@@ -207,7 +207,11 @@ class PretrainRun {
   void begin() {
     log::set_file(directory_->log());
     for (const std::string& warning : request_.config.warnings) log::warning(warning);
-    log::info(device_banner(request_.device, request_.threads));
+    log::info(device_banner(request_.device, device_info(), request_.threads));
+    const GemmLibrary library = gemm_library(device_.stream().backend());
+    log::info(fmt::format("chosen: precision {} ({}), matrix products by {} ({}{})", config().precision == Precision::bf16 ? "bf16" : "fp32",
+                          request_.config.origin("precision").text, gemm_kind() == GemmKind::own ? "our own kernels" : library.name,
+                          request_.config.origin("gemm").text, library.why_unusable.empty() ? "" : ": " + library.why_unusable));
     log::info(fmt::format("electra {} ({})", build_info().version, build_info().commit));
     if (!notice_.empty()) log::info(notice_);
     const std::string yaml = to_yaml(request_.config);
@@ -421,7 +425,7 @@ class PretrainRun {
 
 int pretrain(PretrainRequest request) {
   if (request.config.config.run.empty()) throw ConfigError("run", "expected run=DIR, the directory to write to, got none");
-  const Backend backend = request.device == DeviceKind::cpu ? Backend::cpu : Backend::cuda;
+  const Backend backend = request.device.kind == DeviceKind::cpu ? Backend::cpu : Backend::cuda;
   choose_for_device(request.config, backend);
   use_gemm(request.config.config.gemm, backend);
   struct LogFile {

@@ -2,8 +2,8 @@
 #pragma once
 #include <string>
 
-#include "kernels/core/device.h"
 #include "trainer/config.h"
+#include "trainer/device_info.h"
 
 namespace electra {
 
@@ -13,7 +13,7 @@ struct PretrainRequest {
   std::string init_from;        // take the weights alone from this run or checkpoint
   int64_t overfit = 0;          // train on the first N steps' batches again and again
   bool synthetic = false;       // made-up batches instead of data
-  DeviceKind device = DeviceKind::cpu;
+  DeviceChoice device;
   int threads = 1;
   bool quiet = false;
 };

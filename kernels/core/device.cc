@@ -10,8 +10,6 @@
 namespace electra {
 namespace {
 
-constexpr DeviceKind kGpuKind = kGpuBuild == GpuBuild::CUDA ? DeviceKind::cuda : DeviceKind::simt;
-
 bool on_gpu(const Stream& stream) { return stream.backend() == Backend::cuda; }
 
 std::byte* allocate(size_t bytes, Memory memory) {
@@ -38,10 +36,31 @@ void Stream::synchronize() const {
     if (on_gpu(*this)) gpu::synchronize(handle_);
 }
 
+std::string gpu::cuda_version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
+
+std::string gpu::why_unusable(const Probe& probe, int index) {
+  constexpr int kLeastMajor = 8;  // what the kernels are compiled for begins at sm_80
+  const std::string visible = probe.visible ? " (CUDA_VISIBLE_DEVICES is '" + *probe.visible + "')" : "";
+  if (probe.driver == 0) return "expected a CUDA driver, none is installed";
+  // Within one major version every driver runs every program.
+  if (probe.driver / 1000 < probe.runtime / 1000)
+    return "expected a driver for CUDA " + cuda_version(probe.runtime / 1000 * 1000) + " or later, this one is for CUDA " + cuda_version(probe.driver);
+  if (!probe.failure.empty()) return "expected a GPU, CUDA says " + probe.failure + visible;
+  if (probe.count == 0) return "expected a GPU, the driver lists none" + visible;
+  if (index < 0 || index >= probe.count)
+    return "expected a GPU number from 0 to " + std::to_string(probe.count - 1) + ", got " + std::to_string(index) + visible;
+  if (probe.major < kLeastMajor)
+    return "expected a GPU of compute capability 8.0 or later, device " + std::to_string(index) + " has " + std::to_string(probe.major) + "." +
+           std::to_string(probe.minor);
+  return {};
+}
+
 std::string why_unusable(DeviceKind kind, int index) {
   if (kind == DeviceKind::cpu) return {};
-  if constexpr (kHasCudaBackend)
-    if (kind == kGpuKind) return gpu::why_unusable(index);
+  if constexpr (kGpuBuild == GpuBuild::CUDA)
+    if (kind == DeviceKind::cuda) return gpu::why_unusable(gpu::probe(index), index);
+  if (kGpuBuild == GpuBuild::SIMT && kind == DeviceKind::simt)
+    return index == 0 ? "" : "expected GPU 0 on the host executor, got " + std::to_string(index);
   const std::string needed = kind == DeviceKind::simt ? "SIMT" : "CUDA";
   const char* built = kGpuBuild == GpuBuild::OFF ? "OFF" : kGpuBuild == GpuBuild::SIMT ? "SIMT" : "CUDA";
   return "expected a program built with ELECTRA_GPU=" + needed + " for --device " + name_of(kind) +

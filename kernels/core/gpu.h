@@ -2,6 +2,7 @@
 // or kernels/simt/gpu.cc (the host executor), as ELECTRA_GPU says; none with OFF. Everything throws DeviceError.
 #pragma once
 #include <cstddef>
+#include <optional>
 #include <string>
 
 namespace electra::gpu {
@@ -12,10 +13,24 @@ struct Properties {
   std::string driver;          // "13.0", the newest CUDA version the driver knows; empty on the executor
   size_t memory_bytes = 0;
   int multiprocessors = 0;
+  std::string bus_id;          // "0000:3B:00.0": which GPU it is, whatever CUDA_VISIBLE_DEVICES makes its number; empty on the executor
 };
 
-// Why device `index` cannot be used ("no CUDA driver is installed", "…"); empty when it can. Never throws.
-std::string why_unusable(int index);
+// What the driver says before any GPU is used.
+struct Probe {
+  int runtime = 0;      // 13000: the CUDA version this program was built with
+  int driver = 0;       // the newest one that the driver knows; 0: there is no driver
+  std::string failure;  // what the driver says where it cannot list GPUs
+  int count = 0;        // of visible GPUs
+  int major = 0, minor = 0;            // compute capability of the one asked for
+  std::optional<std::string> visible;  // CUDA_VISIBLE_DEVICES, where it is set
+};
+// Asks about device `index` and looks at no other. Never throws.
+Probe probe(int index);
+// Why a CUDA device cannot be used ("expected a CUDA driver, none is installed"); empty when it can.
+std::string why_unusable(const Probe& probe, int index);
+// "13.0" of 13000.
+std::string cuda_version(int number);
 // Makes device `index` the one this process uses; no other is touched.
 void select(int index);
 Properties properties(int index);

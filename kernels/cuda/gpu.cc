@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 
 #include "kernels/core/error.h"
@@ -11,15 +12,11 @@
 namespace electra::gpu {
 namespace {
 
-constexpr int kLeastMajor = 8;  // what the kernels are compiled for begins at sm_80
-
 void check(cudaError_t status, const char* where) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // so that it is reported once
   throw DeviceError(where, std::string("expected success, CUDA says ") + cudaGetErrorName(status) + ": " + cudaGetErrorString(status));
 }
-
-std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
 
 int most_capability = kNoLimit;
 
@@ -35,30 +32,23 @@ cudaEvent_t event_of(Handle event) { return static_cast<cudaEvent_t>(event); }
 
 }  // namespace
 
-std::string why_unusable(int index) {
-  int driver = 0, runtime = 0, count = 0;
-  cudaRuntimeGetVersion(&runtime);
-  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
-    cudaGetLastError();
-    return "expected a CUDA driver, none is installed";
+Probe probe(int index) {
+  Probe p;
+  if (const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES")) p.visible = visible;
+  cudaRuntimeGetVersion(&p.runtime);
+  if (cudaDriverGetVersion(&p.driver) != cudaSuccess) p.driver = 0;
+  if (p.driver > 0) {
+    if (const cudaError_t status = cudaGetDeviceCount(&p.count); status != cudaSuccess) {
+      p.count = 0;
+      if (status != cudaErrorNoDevice) p.failure = cudaGetErrorString(status);
+    }
+    if (index >= 0 && index < p.count) {
+      cudaDeviceGetAttribute(&p.major, cudaDevAttrComputeCapabilityMajor, index);
+      cudaDeviceGetAttribute(&p.minor, cudaDevAttrComputeCapabilityMinor, index);
+    }
   }
-  // Within one major version every driver runs every program.
-  if (driver / 1000 < runtime / 1000)
-    return "expected a driver for CUDA " + version(runtime / 1000 * 1000) + " or later, this one is for CUDA " + version(driver);
-  if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess) {
-    cudaGetLastError();
-    return std::string("expected a GPU, CUDA says ") + cudaGetErrorString(status);
-  }
-  if (count == 0) return "expected a GPU, the driver lists none";
-  if (index < 0 || index >= count)
-    return "expected a GPU number from 0 to " + std::to_string(count - 1) + ", got " + std::to_string(index);
-  int major = 0, minor = 0;
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index);
-  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index);
-  if (major < kLeastMajor)
-    return "expected a GPU of compute capability 8.0 or later, device " + std::to_string(index) + " has " + std::to_string(major) + "." +
-           std::to_string(minor);
-  return {};
+  cudaGetLastError();
+  return p;
 }
 
 void select(int index) { check(cudaSetDevice(index), "device"); }
@@ -68,8 +58,10 @@ Properties properties(int index) {
   check(cudaGetDeviceProperties(&p, index), "device");
   int driver = 0;
   check(cudaDriverGetVersion(&driver), "device");
-  return {.name = p.name, .major = p.major, .minor = p.minor, .driver = version(driver), .memory_bytes = p.totalGlobalMem,
-          .multiprocessors = p.multiProcessorCount};
+  char bus_id[32] = "";
+  check(cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, index), "device");
+  return {.name = p.name, .major = p.major, .minor = p.minor, .driver = cuda_version(driver), .memory_bytes = p.totalGlobalMem,
+          .multiprocessors = p.multiProcessorCount, .bus_id = bus_id};
 }
 
 int compute_capability() {

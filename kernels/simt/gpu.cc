@@ -93,9 +93,7 @@ void copy_now(void* to, const void* from, size_t bytes) {
 
 }  // namespace
 
-std::string why_unusable(int index) {
-  return index == 0 ? "" : "expected GPU 0 on the host executor, got " + std::to_string(index);
-}
+Probe probe(int) { return {}; }
 // Kernels that are launched by themselves run at once, and so after everything issued before them.
 void select(int) {
   simt::before_launch = [] {
@@ -103,7 +101,7 @@ void select(int) {
   };
 }
 Properties properties(int) {
-  return {.name = "host executor", .major = kMajor, .minor = kMinor, .driver = {}, .memory_bytes = 0, .multiprocessors = kMultiprocessors};
+  return {.name = "host executor", .major = kMajor, .minor = kMinor, .driver = {}, .memory_bytes = 0, .multiprocessors = kMultiprocessors, .bus_id = {}};
 }
 int compute_capability() { return std::min(most_capability, 10 * kMajor + kMinor); }
 int multiprocessors() { return kMultiprocessors; }

@@ -142,21 +142,16 @@ int parse_and_act(CLI::App& root, Invocation& invocation, int argc, const char* 
 
 }  // namespace
 
-DeviceKind device_kind(const Invocation& invocation) {
-  if (invocation.device == "cpu") return DeviceKind::cpu;
-  const DeviceKind kind = invocation.device == "simt" ? DeviceKind::simt : DeviceKind::cuda;
-  const std::string reason = why_unusable(kind);
-  if (invocation.device != "auto") {
-    if (!reason.empty()) throw DeviceError("device", reason);
-    return kind;
-  }
-  if (reason.empty()) return DeviceKind::cuda;
-  if (kGpuBuild == GpuBuild::CUDA) {
-    static bool warned = false;
-    if (!std::exchange(warned, true)) log::warning(fmt::format("[device] the CPU is used: {}", reason));
-  }
-  return DeviceKind::cpu;
+DeviceChoice device_choice(const Invocation& invocation) {
+  const std::string& requested = invocation.device;
+  const std::string reason = requested == "cpu" ? "" : why_unusable(requested == "simt" ? DeviceKind::simt : DeviceKind::cuda);
+  const DeviceChoice choice = choose_device(requested, kGpuBuild, reason);
+  static bool warned = false;
+  if (choice.fell_back && !std::exchange(warned, true)) log::warning(fmt::format("[device] the CPU is used: {}", reason));
+  return choice;
 }
+
+DeviceKind device_kind(const Invocation& invocation) { return device_choice(invocation).kind; }
 
 CLI::App* add_group(CLI::App& parent, const std::string& name, const std::string& description,
                     const std::string& example) {

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/core/device.h"
+#include "trainer/device_info.h"
 
 namespace electra::cli {
 
@@ -36,8 +36,9 @@ CLI::App* add_group(CLI::App& parent, const std::string& name, const std::string
 // Parses the line, runs the action, and turns whatever was thrown into the exit status and one line
 // on standard error.
 int run(CLI::App& root, Invocation& invocation, int argc, const char* const* argv);
-// Where a command computes: --device; auto is a GPU where this build and machine have one. Throws DeviceError with the reason where
+// Where a command computes and why: --device; auto is a GPU where this build and machine have one. Throws DeviceError with the reason where
 // it cannot be used.
+DeviceChoice device_choice(const Invocation& invocation);
 DeviceKind device_kind(const Invocation& invocation);
 // Threads a command uses: --threads, or every core the process may use.
 int thread_count(const Invocation& invocation);

@@ -24,7 +24,7 @@ int run(Arguments args, const Invocation& invocation) {
   request.overfit = args.overfit;
   request.synthetic = args.synthetic;
   request.threads = thread_count(invocation);
-  request.device = device_kind(invocation);
+  request.device = device_choice(invocation);
   request.quiet = invocation.quiet;
   if (args.resume.empty()) {
     if (args.config.empty()) throw ConfigError("command line", "expected a configuration, or --resume RUN, got neither");
