@@ -235,7 +235,7 @@ int run(int argc, char** argv, void (*register_all)()) {
   if (!take_options(argc, argv)) return 2;
   try {
     const Stream first = stream();
-    benchmark::AddCustomContext("device", device_banner(options.device, first.pool().threads()).substr(std::string_view("device: ").size()));
+    benchmark::AddCustomContext("device", device_banner({options.device, "as --device says"}, device_info(), first.pool().threads()).substr(std::string_view("device: ").size()));
     benchmark::AddCustomContext("dtype", name_of(dtype()));
     benchmark::AddCustomContext("commit", build_info().commit);
     if (on_gpu()) {

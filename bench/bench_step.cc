@@ -154,7 +154,7 @@ void bench(Options options) {
   }
 
   if (options.json) {
-    nlohmann::json line = {{"config", options.config}, {"device", device_banner(device.kind(), options.threads)}, {"commit", build_info().commit},
+    nlohmann::json line = {{"config", options.config}, {"device", device_banner({device.kind(), "as --device says"}, device_info(), options.threads)}, {"commit", build_info().commit},
                            {"sequences", batch.sequences}, {"seq_len", shape.max_seq_len},
                            {"threads", options.threads}, {"step_ms", median * 1e3}, {"step_ms_p10", quantile(seconds, 0.1) * 1e3},
                            {"step_ms_p90", quantile(seconds, 0.9) * 1e3}, {"tokens_per_second", tokens / median},

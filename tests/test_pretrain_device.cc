@@ -23,7 +23,7 @@ const Overrides kHeads{"hidden_size=64",         "num_heads=1",  "generator.widt
                        "batch.accumulate=2",     "train_steps=6", "eval_steps=3",              "checkpoint_steps=3",    "warmup_steps=2"};
 
 PretrainRequest on_device(PretrainRequest request) {
-  request.device = kDevice;
+  request.device = {kDevice, "the test says"};
   return request;
 }
 
