@@ -40,7 +40,7 @@ TEST_CASE("a GPU that is missing, hidden or too old is named with what the drive
   CHECK(reason([](gpu::Probe& p) { p.major = 8; }).empty());
 }
 
-TEST_CASE("--device auto falls back to the CPU where a program for GPUs finds none, and warns only then") {
+TEST_CASE("device auto falls back to the CPU where a program for GPUs finds none, and warns only then") {
   const std::string no_driver = "expected a CUDA driver, none is installed";
   const DeviceChoice found = choose_device("auto", GpuBuild::CUDA, ""), fell_back = choose_device("auto", GpuBuild::CUDA, no_driver);
   CHECK(found.kind == DeviceKind::cuda);
