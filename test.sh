@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the presets and runs every test. usage: ./test.sh [--slow]
 #   (nothing)  within 20 minutes on 2 cores, a tenth of the mutations
-#   --slow     also all mutations, fuzzers, full sweeps and ten SIGKILLs
+#   --slow     also ThreadSanitizer, clang, all mutations, fuzzers, full sweeps and ten SIGKILLs
 # The last line says "N passed, N failed": CTest entries of all presets plus one for each other step.
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
@@ -90,7 +90,9 @@ if step build-asan configure_and_build asan; then run_tests asan; fi
 for preset in simt simt-check; do
   if step build-$preset configure_and_build $preset; then run_tests $preset; fi
 done
-if step build-tsan configure_and_build tsan; then run_tests tsan; fi
-step build-clang configure_and_build clang
+if [ $slow = 1 ]; then
+  if step build-tsan configure_and_build tsan; then run_tests tsan; fi
+  step build-clang configure_and_build clang
+fi
 step quickstart-smoke ./quickstart.sh --smoke
 finish
