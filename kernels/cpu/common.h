@@ -13,6 +13,7 @@
 #include "kernels/core/tensor.h"
 #include "kernels/cpu/vector/kernels.h"
 #include "kernels/grad_mode.h"
+#include "kernels/scratch.h"
 
 namespace electra::cpu {
 
@@ -82,19 +83,6 @@ void check_rows(std::string_view op, const Tensor& rows, const Tensor& weights, 
 // Throws unless offsets are (sequences + 1) i32, start at 0, never fall, and end at `rows` or before (values: DataError).
 void check_offsets(std::string_view op, const Tensor& offsets, int64_t rows);
 
-// Hands out aligned pieces of a workspace.
-class Scratch {
- public:
-  explicit Scratch(const Tensor& workspace) : next_(workspace.as<std::byte>()) {}
-  template <class T> T* take(int64_t n) {
-    T* p = reinterpret_cast<T*>(next_);
-    next_ += bytes<T>(n);
-    return p;
-  }
-  template <class T> static size_t bytes(int64_t n) { return (static_cast<size_t>(n) * sizeof(T) + 63) / 64 * 64; }
-
- private:
-  std::byte* next_;
-};
+using Scratch = AlignedScratch<64>;
 
 }  // namespace electra::cpu

@@ -12,6 +12,7 @@
 #include "kernels/core/tensor.h"
 #include "kernels/device.cuh"
 #include "kernels/grad_mode.h"
+#include "kernels/scratch.h"
 
 namespace electra::cuda {
 
@@ -39,20 +40,7 @@ inline void check_aligned(std::string_view op, std::string_view what, const Tens
     throw ShapeError(op, std::string(what) + " lies at an address that is no multiple of 16 bytes");
 }
 
-// Hands out the pieces of a workspace, each at a multiple of 256 bytes.
-class Scratch {
- public:
-  explicit Scratch(const Tensor& workspace) : next_(workspace.as<std::byte>()) {}
-  template <class T> T* take(int64_t n) {
-    T* p = reinterpret_cast<T*>(next_);
-    next_ += bytes<T>(n);
-    return p;
-  }
-  template <class T> static size_t bytes(int64_t n) { return ceil_div<size_t>(static_cast<size_t>(n) * sizeof(T), 256) * 256; }
-
- private:
-  std::byte* next_;
-};
+using Scratch = AlignedScratch<256>;
 
 // gradient[i] = value, or += value, as the mode says; nothing for none.
 template <class T> __device__ inline void put(T* gradient, float value, GradMode mode) {
