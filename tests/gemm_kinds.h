@@ -1,18 +1,10 @@
 // Ops that stand on matrix products are tested with each implementation of them.
 #pragma once
 #include "kernels/gemm.h"
-#include "kernels/simt/simt.h"
 #include "tests/on_device.h"
 #include "tests/op_test.h"
 
 namespace electra::test {
-
-// Of one that is about memory traffic, which the check build of the executor counts and no other.
-inline const char* traffic_tag() {
-  if constexpr (kGpuBuild == GpuBuild::SIMT)
-    if (simt::is_check_build()) return "";
-  return "[.without counts of traffic]";
-}
 
 // Calls f for GemmKind::library and GemmKind::own.
 template <class F> void for_each_gemm_kind(F f) {

@@ -7,6 +7,7 @@
 #include "kernels/core/error.h"
 #include "kernels/dispatch.h"
 #include "tests/op_test.h"
+#include "tests/traffic.h"
 
 using namespace electra;
 using namespace electra::test;
@@ -120,4 +121,23 @@ TEST_CASE("gelu refuses what does not fit") {
   CHECK(error("dy", {2, 7}, DType::f32) == "[gelu] dy has shape (2, 7), expected (2, 8)");
   CHECK(error("dx", {2, 9}, DType::f32) == "[gelu] dx has shape (2, 9), expected (2, 8)");
   CHECK(error("dx", {2, 8}, DType::f64) == "[gelu] dx has type f64, expected f32");
+}
+
+// Every operand once. Eight elements are one access in bf16, and two of fp32, each of which has half a sector a lane.
+TEST_CASE("gelu on the device: traffic", traffic_tag()) {
+  if constexpr (kGpuBuild == GpuBuild::SIMT)
+    for (const DType dtype : {DType::f32, DType::bf16})
+      for (const GradMode mode : {GradMode::write, GradMode::accumulate}) {
+        constexpr uint64_t kSize = 5 * 2048 + 256;
+        const uint64_t operand = kSize * (dtype == DType::bf16 ? 2 : 4);
+        Run run(gelu_record({kSize}, Random(1).normals(kSize)), dtype, {{"dx", mode}}, Backend::cuda);
+        INFO(electra::name_of(dtype) << (mode == GradMode::write ? ", written" : ", accumulated"));
+        run.set("dx", std::vector<double>(kSize, 1));
+        const simt::Traffic forward = moved([&] { run.forward(); });
+        check_moved(forward, operand, operand);
+        if (dtype == DType::bf16) check_whole_sectors(forward);
+        const simt::Traffic backward = moved([&] { run.backward(); });
+        check_moved(backward, (mode == GradMode::write ? 2 : 3) * operand, operand);
+        if (dtype == DType::bf16) check_whole_sectors(backward);
+      }
 }

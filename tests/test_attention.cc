@@ -9,6 +9,7 @@
 #include "kernels/core/gpu.h"
 #include "kernels/dispatch.h"
 #include "tests/op_test.h"
+#include "tests/traffic.h"
 
 using namespace electra;
 using namespace electra::test;
@@ -558,4 +559,28 @@ TEST_CASE("attention: bad input to the CUDA kernels is named") {
   CHECK(error(o, [](Arguments& a) { a.tensors["qkv"].dtype = a.tensors["context"].dtype = DType::f64; }) ==
         "[attention] expected f32 or bf16 on this device, got f64");
   CHECK(error(o, [](Arguments& a) { a.state = nullptr; }) == "[attention] expected a step state, got none");
+}
+
+// Operands are Q, K, V, O, dO and the gradients of a head, 128 bytes a token; they and lse and δ are to the byte what the tiles imply
+// (docs/ops/attention.md). What is left is sequence offsets and state, read by the warps of each block.
+TEST_CASE("attention on the device: traffic", traffic_tag()) {
+  if constexpr (kGpuBuild == GpuBuild::SIMT) {
+    struct Case {
+      int64_t tokens;
+      int capability;
+      uint64_t forward, forward_rest;                // operands read, and bytes of the rest
+      uint64_t backward, statistics, backward_rest;  // operands and times that lse or δ are read
+      uint64_t delta;                                // times that it is written
+    };
+    for (const Case& c : {Case{128, 80, 3, 64, 5, 1, 320, 0}, Case{512, 80, 1 + 2 * 4, 208, 5 + 4 * 8, 1 + 2 * 8, 1552, 1},
+                          Case{512, 90, 1 + 2 * 4, 160, 5 + 4 * 4, 1 + 2 * 4, 256, 1}}) {
+      const CapabilityLimit limit(c.capability);
+      const auto n = static_cast<uint64_t>(c.tokens), operand = 128 * n, statistic = 4 * n;
+      Run run(attention_record({.lengths = {c.tokens}, .heads = 1, .head_dim = 64}), DType::bf16, {}, Backend::cuda);
+      INFO(n << " tokens, compute capability " << c.capability);
+      check_moved(moved([&] { run.forward(); }), c.forward * operand + c.forward_rest, operand + statistic);
+      check_moved(moved([&] { run.backward(); }), c.backward * operand + c.statistics * statistic + c.backward_rest,
+                  3 * operand + c.delta * statistic);
+    }
+  }
 }

@@ -8,6 +8,7 @@
 #include "kernels/core/error.h"
 #include "kernels/dispatch.h"
 #include "tests/gemm_kinds.h"
+#include "tests/traffic.h"
 #include "tests/op_test.h"
 
 using namespace electra;
@@ -205,22 +206,17 @@ TEST_CASE("binary_classifier on the device: traffic", traffic_tag()) {
     constexpr uint64_t kRows = 192, kCols = 256, kTiling = 2 * (kRows * kCols * (kCols / 128) + kCols * kCols * (kRows / 64));
     Run run(head_record(kRows, kCols, {0, kRows}), DType::bf16,
             {{"dx", GradMode::none}, {"dweight", GradMode::none}}, Backend::cuda);
-    const auto check = [](uint64_t reads, uint64_t writes) {
-      const simt::Traffic traffic = simt::traffic();
-      CHECK(traffic.read_bytes >= reads);
-      CHECK(static_cast<double>(traffic.read_bytes) <= 1.05 * static_cast<double>(reads));
+    const auto check = [](const simt::Traffic& traffic, uint64_t reads, uint64_t writes) {
+      check_near(traffic.read_bytes, reads);
       CHECK(traffic.write_bytes == writes);
       CHECK(traffic.shared_read_conflicts == 0);
     };
-    simt::reset_traffic();
-    run.forward();
+    const simt::Traffic forward = moved([&] { run.forward(); });
     constexpr uint64_t kBlocks = kRows / 64;
-    check(kTiling, 4 * kRows + 8 * kBlocks + 8 + 4);  // logits, the blocks' losses, loss_sum, loss
-    CHECK(simt::traffic().shared_write_conflicts == 0);
-    simt::reset_traffic();
-    run.backward();
+    check(forward, kTiling, 4 * kRows + 8 * kBlocks + 8 + 4);  // logits, the blocks' losses, loss_sum, loss
+    CHECK(forward.shared_write_conflicts == 0);
     const uint64_t partial = 4 * (2 * kCols + 1) * kBlocks;
-    check(kTiling + partial, 2 * kRows * kCols + partial + 4 * (2 * kCols + 1));
+    check(moved([&] { run.backward(); }), kTiling + partial, 2 * kRows * kCols + partial + 4 * (2 * kCols + 1));
   }
 }
 

@@ -7,6 +7,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/embedding.h"
 #include "tests/op_test.h"
+#include "tests/traffic.h"
 #include "tests/row_dropout.h"
 
 using namespace electra;
@@ -387,5 +388,56 @@ TEST_CASE("embedding: no rows, and none that are used") {
       for (const char* name : {"dword", "dposition", "dsegment", "dgamma", "dbeta"})
         for (const double g : run.values(name)) CHECK(g == 0);
     }
+  }
+}
+
+// Two rows share a warp, and here their sequence and their segment, so that these are read once for both.
+TEST_CASE("embedding on the device: traffic", traffic_tag()) {
+  if constexpr (kGpuBuild == GpuBuild::SIMT) {
+    constexpr uint64_t kSequences = 32, kLength = 512, kRows = kSequences * kLength, kCols = 128, kVocab = 3000, kWarps = 8;
+    constexpr uint64_t kForwardBlocks = 528, kBackwardBlocks = 396, kPositionBlocks = 256, kTable = 4 * kRows * kCols;  // the last: de
+    OpRecord record = record_of({.capacity = kRows, .vocab = kVocab, .positions = kLength, .cols = kCols, .offsets = offsets_of(kSequences, kLength), .drop_p = 0.1});
+    for (uint64_t i = 0; i < kRows; ++i) {
+      record.inputs[0].values[i] = static_cast<double>(i * 7 % kVocab);
+      record.inputs[1].values[i] = i % kLength < kLength / 2 ? 0 : 1;
+    }
+    // Rows of the word, position and segment tables, ids and segments, mean and rstd.
+    constexpr uint64_t kGathered = 2 * kRows * kCols * 5 / 2 + 8 * kRows, kStatistics = 8 * kRows;
+    // Of a row's place, the last offset, five steps of bisection and where its sequence begins.
+    constexpr uint64_t kPlaces = 4 * (1 + 5 + 1) * kRows / 2;
+    const auto once_a_block = [](uint64_t blocks, uint64_t vectors) { return blocks * (vectors * 2 * kCols + kWarps * sizeof(StepState)); };
+    const auto backward = [&](const std::vector<std::string>& gradients) {
+      std::map<std::string, GradMode, std::less<>> modes;
+      for (const char* name : {"dword", "dposition", "dsegment", "dgamma", "dbeta"})
+        modes[name] = std::count(gradients.begin(), gradients.end(), name) > 0 ? GradMode::write : GradMode::none;
+      Run run(record, DType::bf16, modes, Backend::cuda);
+      run.forward();
+      return moved([&] { run.backward(); });
+    };
+    Run run(record, DType::bf16, {}, Backend::cuda);
+    const simt::Traffic forward = moved([&] { run.forward(); });
+    check_moved(forward, kGathered + kPlaces + once_a_block(kForwardBlocks, 2), 2 * kRows * kCols + kStatistics);
+    check_near(forward.read_bytes + forward.write_bytes, kGathered + 2 * kRows * kCols + kStatistics);
+
+    // The rows, which every gradient needs: without, with their sums, with de.
+    const uint64_t rows = kGathered + 2 * kRows * kCols + kStatistics + kPlaces + once_a_block(kBackwardBlocks, 1) + 4 * kBackwardBlocks * kWarps;
+    const simt::Traffic alone = backward({});
+    check_moved(alone, rows, 0);
+    check_near(alone.read_bytes, kGathered + 2 * kRows * kCols + kStatistics);
+    constexpr uint64_t kPartial = 4 * 2 * kCols * kBackwardBlocks;
+    check_moved(backward({"dgamma", "dbeta"}), rows + kPartial, kPartial + 4 * 2 * kCols);
+    // de once; a warp looks at the two offsets of each of its sequences, and at the segment of each row.
+    check_moved(backward({"dposition"}), rows + kTable + (2 + 1) * 4 * kRows, kTable + 4 * kLength * kCols);
+    constexpr uint64_t kSegments = 4 * kPositionBlocks * 2 * kCols;
+    check_moved(backward({"dsegment"}), rows + kTable + (2 + 1) * 4 * kRows + kSegments, kTable + kSegments + 4 * 2 * kCols);
+    // The sort, two digits: keys three times (one of a block's warps), row numbers, every block's counts by every block. Then keys, the keys
+    // after them and row numbers, de once, a row of dword for every token; little is left for runs that leave their 32 rows, and to look for
+    // tokens that do not occur. Where two keys' digits share a bank is chance, but always the same.
+    constexpr uint64_t kSortBlocks = kRows / 512, kSort = 2 * (3 * 4 * kRows + kSortBlocks * kSortBlocks * 1024) + 4 * kRows;
+    const simt::Traffic words = backward({"dword"});
+    check_near(words.read_bytes, rows + kTable + kSort + 3 * 4 * kRows);
+    check_near(words.write_bytes, kTable + 4 * kVocab * kCols + 2 * (8 * kRows + kSortBlocks * 1024));
+    CHECK(words.shared_read_conflicts == 148);
+    CHECK(words.shared_write_conflicts == 37);
   }
 }

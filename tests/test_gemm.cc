@@ -7,6 +7,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/gemm.h"
 #include "tests/gemm_kinds.h"
+#include "tests/traffic.h"
 #include "tests/op_test.h"
 
 using namespace electra;
@@ -150,16 +151,10 @@ TEST_CASE("gemm on the device: traffic", traffic_tag()) {
     for (const bool ta : {false, true})
       for (const bool tb : {false, true}) {
         Run run(record_of({kM, kN, kK}, ta, tb), DType::bf16, {}, Backend::cuda);
-        simt::reset_traffic();
-        run.forward();
-        const simt::Traffic traffic = simt::traffic();
         INFO("transposed " << ta << tb);
-        CHECK(traffic.read_bytes == 2 * (kM * kK * (kN / 64) + kK * kN * (kM / 64)));
-        CHECK(traffic.read_sectors * 32 == traffic.read_bytes);
-        CHECK(traffic.write_bytes == 2 * kM * kN);
-        CHECK(traffic.write_sectors * 32 == traffic.write_bytes);
-        CHECK(traffic.shared_read_conflicts == 0);
-        CHECK(traffic.shared_write_conflicts == 0);
+        const simt::Traffic traffic = moved([&] { run.forward(); });
+        check_moved(traffic, 2 * (kM * kK * (kN / 64) + kK * kN * (kM / 64)), 2 * kM * kN);
+        check_whole_sectors(traffic);
       }
     set_gemm_kind(GemmKind::library);
   }

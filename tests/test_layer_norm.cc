@@ -8,6 +8,7 @@
 #include "kernels/layer_norm.h"
 #include "tests/op_test.h"
 #include "tests/row_dropout.h"
+#include "tests/traffic.h"
 
 using namespace electra;
 using namespace electra::test;
@@ -382,5 +383,32 @@ TEST_CASE("layer_norm: no rows") {
     INFO(name_of(e));
     for (const char* name : {"dgamma", "dbeta"})
       for (const double g : run.values(name)) CHECK(g == 0);
+  }
+}
+
+// Every operand once; gamma, beta and the state once a block; sequence offsets. No more than 1.05 of the operands and statistics, beside the
+// partial sums of dgamma and dbeta, which backward writes and its second launch reads.
+TEST_CASE("layer_norm on the device: traffic", traffic_tag()) {
+  if constexpr (kGpuBuild == GpuBuild::SIMT) {
+    struct Case {
+      uint64_t rows, cols, forward_blocks, backward_blocks;
+    };
+    for (const Case& c : {Case{16384, 256, 528, 396}, Case{8192, 768, 264, 132}}) {
+      const uint64_t operand = 2 * c.rows * c.cols;
+      const auto rows = static_cast<int64_t>(c.rows), cols = static_cast<int64_t>(c.cols);
+      std::vector<double> offsets;
+      for (int64_t i = 0; i <= 16; ++i) offsets.push_back(static_cast<double>(i * rows / 16));
+      Run run(record_of({.rows = rows, .cols = cols, .residual = true, .drop_p = 0.1, .offsets = offsets}), DType::bf16, {}, Backend::cuda);
+      const simt::Traffic forward = moved([&] { run.forward(); });
+      // Of a row's place, the last offset, four steps of bisection and where its sequence begins.
+      const uint64_t statistics = 8 * c.rows, places = 4 * (1 + 4 + 1) * c.rows, minimum = 4 * operand + statistics;
+      const auto once_a_block = [&](uint64_t blocks, uint64_t vectors) { return blocks * (vectors * 2 * c.cols + 8 * sizeof(StepState)); };
+      check_moved(forward, 2 * operand + places + once_a_block(c.forward_blocks, 2), 2 * operand + statistics);
+      check_near(forward.read_bytes + forward.write_bytes, minimum);
+      const uint64_t partial = 4 * 2 * c.cols * c.backward_blocks;
+      const simt::Traffic backward = moved([&] { run.backward(); });
+      check_moved(backward, 2 * operand + statistics + places + once_a_block(c.backward_blocks, 1) + partial, 2 * operand + partial + 4 * 2 * c.cols);
+      check_near(backward.read_bytes + backward.write_bytes - 2 * partial, minimum);
+    }
   }
 }

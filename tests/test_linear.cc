@@ -7,6 +7,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/linear.h"
 #include "tests/gemm_kinds.h"
+#include "tests/traffic.h"
 #include "tests/op_test.h"
 
 using namespace electra;
@@ -169,13 +170,9 @@ TEST_CASE("linear on the device: traffic", traffic_tag()) {
       const OpRecord record = record_of({.rows = kRows, .in = 8, .out = kOut, .epilogue = has_gelu ? Epilogue::bias_gelu : Epilogue::bias});
       Run run(record, DType::bf16, {{"dx", GradMode::none}, {"dweight", GradMode::none}}, Backend::cuda);
       run.forward();
-      simt::reset_traffic();
-      run.backward();
-      const simt::Traffic traffic = simt::traffic();
-      CHECK(traffic.read_bytes == (has_gelu ? 4 : 2) * kRows * kOut + kPartial);
-      CHECK(traffic.read_sectors * 32 == traffic.read_bytes);
-      CHECK(traffic.write_bytes == (has_gelu ? 2 : 0) * kRows * kOut + kPartial + 4 * kOut);
-      CHECK(traffic.write_sectors * 32 == traffic.write_bytes);
+      const simt::Traffic traffic = moved([&] { run.backward(); });
+      check_moved(traffic, (has_gelu ? 4 : 2) * kRows * kOut + kPartial, (has_gelu ? 2 : 0) * kRows * kOut + kPartial + 4 * kOut);
+      check_whole_sectors(traffic);
     }
   }
 }

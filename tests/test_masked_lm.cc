@@ -11,6 +11,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/masked_lm.h"
 #include "tests/op_test.h"
+#include "tests/traffic.h"
 
 using namespace electra;
 using namespace electra::test;
@@ -642,4 +643,30 @@ TEST_CASE("masked_lm: bad input of the CUDA kernels is named") {
   CHECK(error_of<ConfigError>([&] { lost.forward(); }) == "[masked_lm] expected a step state, got none");
   Run frozen = run_on(masked_lm_record({.cols = 8, .temperature = 0}), {DType::bf16, Backend::cuda});
   CHECK(error_of<ConfigError>([&] { frozen.forward(); }) == "[masked_lm] expected a temperature above 0, got 0.000000");
+}
+
+// What the tiles imply, and little beside it (UsedSlot, weights, state): the operand of a tile's rows comes twice a block, once for each
+// stage, that of its columns once. No logits.
+TEST_CASE("masked_lm on the device: traffic", traffic_tag()) {
+  if constexpr (kGpuBuild == GpuBuild::SIMT) {
+    constexpr uint64_t kSlots = 320, kUsed = 256, kVocab = 4096, kCols = 128;
+    constexpr uint64_t kHidden = 2 * kUsed * kCols, kWord = 2 * kVocab * kCols, kTiles = kUsed / 128, kChunks = kVocab / 512;
+    Run run(masked_lm_record({.slots = kSlots, .vocab = kVocab, .cols = kCols, .keep_logits = false}), DType::bf16, {}, Backend::cuda);
+    const simt::Traffic forward = moved([&] { run.forward(); });
+    constexpr uint64_t kPartials = 32 * kUsed * kChunks;
+    check_near(forward.read_bytes, kTiles * (kWord + 2 * kVocab) + 2 * kChunks * kHidden + kPartials);
+    // Also the used slots (24 bytes), what each adds to the sums, lse and sample of every slot, count, sums and loss.
+    CHECK(forward.write_bytes == kPartials + (24 + 32) * kUsed + 8 * kSlots + 4 + 32 + 4);
+    CHECK(forward.shared_read_conflicts == 0);
+    CHECK(forward.shared_write_conflicts == 0);
+
+    const simt::Traffic backward = moved([&] { run.backward(); });
+    constexpr uint64_t kSplits = kVocab / 2048, kBlocks = kVocab / 128, kSums = 4 * kSplits * kUsed * kCols;  // partial dhidden
+    check_near(backward.read_bytes, kTiles * (kWord + 2 * kVocab) + 2 * kSplits * kHidden + kSums     // dhidden
+                                        + 2 * kWord + 2 * kVocab + kBlocks * (kHidden + 12 * kUsed));  // dword: a slot's lse, factor and target
+    CHECK(backward.write_bytes == kSums + 2 * kSlots * kCols + 4 * kVocab * (kCols + 1) + 20 * kUsed + 4 * kSlots + 4);
+    CHECK(backward.shared_read_conflicts == 0);
+    // The four words of a slot's gradient, written one by one, 4 banks apart: 12 cycles a warp, once a tile of columns or block of rows.
+    CHECK(backward.shared_write_conflicts == 12 * (kBlocks * kUsed / 32 + kTiles * kSplits * 4));
+  }
 }

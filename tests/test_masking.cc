@@ -11,6 +11,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/masking.h"
 #include "tests/op_test.h"
+#include "tests/traffic.h"
 
 using namespace electra;
 using namespace electra::test;
@@ -513,4 +514,49 @@ TEST_CASE("gather_rows: bad input is named") {
   CHECK(with("dy", [](Tensor& t) { t.shape = {7, 4}; }, true) == "[gather_rows] dy has shape (7, 4), expected (7, 3)");
   run.arguments().tensors["y"].shape = {6, 3};
   CHECK(error_of<ShapeError>([&] { run.forward(); }) == "[gather_rows] y has shape (6, 3), expected (7, 3)");
+}
+
+// ids are read six times (candidates, four digits of the keys, the pass that places), five of them from the cache; every output is written
+// once. Each warp of a block reads the sequence's offsets, and of the state seed, step and first sequence. Where two keys' digits share a
+// bank of the histogram is chance, but always the same.
+TEST_CASE("mask_tokens on the device: traffic", traffic_tag()) {
+  if constexpr (kGpuBuild == GpuBuild::SIMT) {
+    constexpr uint64_t kSequences = 6, kLength = 128, kSlots = 19, kTokens = kSequences * kLength, kWarps = 4;
+    Run run(masking_record(Masking(std::vector<int64_t>(kSequences, kLength), kSlots)), DType::f32, {}, Backend::cuda);
+    const simt::Traffic traffic = moved([&] { run.forward(); });
+    CHECK(traffic.read_bytes == 6 * 4 * kTokens + kSequences * kWarps * (2 * 4 + 16) + kWarps * 4);
+    CHECK(traffic.write_bytes == 4 * kTokens + 12 * kSequences * kSlots);
+    CHECK(traffic.shared_read_conflicts == 49);
+    CHECK(traffic.shared_write_conflicts == 0);
+  }
+}
+
+// ids copied; a slot looks at its own row and weight (twice), at those of the slots before and after, at its sample and the original id.
+TEST_CASE("corrupt_tokens on the device: traffic", traffic_tag()) {
+  if constexpr (kGpuBuild == GpuBuild::SIMT) {
+    constexpr uint64_t kTokens = 4096, kSlots = 608;
+    std::vector<double> rows;
+    for (uint64_t i = 0; i < kSlots; ++i) rows.push_back(static_cast<double>(6 * i));
+    Run run(corrupt_record(kTokens, rows, std::vector<double>(kSlots, 1), Random(4).integers(kSlots, 50)), DType::f32, {}, Backend::cuda);
+    check_moved(moved([&] { run.forward(); }), 4 * kTokens + 40 * kSlots - 2 * 8, 8 * kTokens + 8 * kSlots);
+  }
+}
+
+// A used row once each way; dx once, or of those in use when it accumulates. A slot's row is read once, backward once a block of 128 rows of
+// dx, its weight once, backward by the block that has the row.
+TEST_CASE("gather_rows on the device: traffic", traffic_tag()) {
+  if constexpr (kGpuBuild == GpuBuild::SIMT)
+    for (const bool accumulate : {false, true}) {
+      constexpr uint64_t kRows = 1024, kSlots = 160, kCols = 256, kUsed = 152, kBlocks = kRows / 128;
+      std::vector<double> rows, weights;
+      for (uint64_t i = 0; i < kSlots; ++i) {
+        weights.push_back(i % 20 == 19 ? 0 : 1);
+        rows.push_back(i % 20 == 19 ? 0 : static_cast<double>(6 * i + 1));
+      }
+      Run run(gather_record(kCols, kRows, rows, weights), DType::bf16, {{"dx", accumulate ? GradMode::accumulate : GradMode::write}}, Backend::cuda);
+      check_moved(moved([&] { run.forward(); }), 2 * kCols * kUsed + 4 * (kSlots + kUsed), 2 * kCols * kSlots);
+      run.set("dx", std::vector<double>(kRows * kCols, 1));
+      check_moved(moved([&] { run.backward(); }), (accumulate ? 4 : 2) * kCols * kUsed + kBlocks * 4 * kSlots + 4 * kSlots,
+                  2 * kCols * (accumulate ? kUsed : kRows));
+    }
 }

@@ -11,6 +11,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/optimizer.h"
 #include "tests/op_test.h"
+#include "tests/traffic.h"
 
 using namespace electra;
 using namespace electra::test;
@@ -383,4 +384,31 @@ TEST_CASE("optimizer: wrong tensors are named") {
   CHECK_THROWS_WITH(grad_norm<Backend::cpu>({.grad = eight, .loss = {data, {1}, DType::f32}, .result = &result, .workspace = {}}, stream),
                     "[grad_norm] workspace has 0 bytes, expected at least 64");
   check_device_refuses();
+}
+
+// The gradients once, and 8 bytes a block, which the second launch reads with the loss.
+TEST_CASE("grad_norm on the device: traffic", traffic_tag()) {
+  if constexpr (kGpuBuild == GpuBuild::SIMT) {
+    constexpr uint64_t kBlocks = 1056, kSize = (2 * kBlocks + 5) * 1024;  // blocks take two or three steps of 1,024
+    const std::vector<double> grad = Random(1).normals(kSize);
+    const simt::Traffic traffic = moved([&] { Norm(grad, 1, 1, {DType::f32, Backend::cuda}); });
+    check_moved(traffic, 4 * kSize + 8 * kBlocks + 4, 8 * kBlocks + sizeof(GradNorm));
+    check_near(traffic.read_bytes + traffic.write_bytes, 4 * kSize);
+  }
+}
+
+// p, m, v, g read, p, m, v and the copy written once; a warp also reads what is of its 256 elements: group id, group, and of the step
+// the learning rate, the norm's factor and whether it is finite.
+TEST_CASE("adamw on the device: traffic", traffic_tag()) {
+  if constexpr (kGpuBuild == GpuBuild::SIMT)
+    for (const bool has_copy : {false, true}) {
+      constexpr uint64_t kSize = 21 * 256;
+      OpRecord record = adamw_record(kSize, {});
+      if (has_copy) record.results.push_back({.name = "copy", .shape = {kSize}, .cotangent = false, .dtype = DType::bf16});
+      Run run(record, DType::f32, {}, Backend::cuda);
+      const simt::Traffic traffic = moved([&] { run.forward(); });
+      check_moved(traffic, 16 * kSize + kSize / 256 * (1 + 8 + 8 + 8 + 4), (has_copy ? 14 : 12) * kSize);
+      CHECK(traffic.write_sectors * 32 == traffic.write_bytes);
+      check_near(traffic.read_bytes + traffic.write_bytes, (has_copy ? 30 : 28) * kSize);
+    }
 }

@@ -5,6 +5,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/weighted_sum.h"
 #include "tests/op_test.h"
+#include "tests/traffic.h"
 
 using namespace electra;
 using namespace electra::test;
@@ -82,4 +83,18 @@ TEST_CASE("weighted_sum: wrong tensors are named") {
                     "[weighted_sum] da has type f64, expected f32");
   CHECK_THROWS_WITH(weighted_sum_backward<Backend::cpu>({.dsum = one, .da = one, .db = two, .db_mode = GradMode::write}, stream),
                     "[weighted_sum] db has shape (2), expected (1)");
+}
+
+// Scalars of fp32, each once.
+TEST_CASE("weighted_sum on the device: traffic", traffic_tag()) {
+  if constexpr (kGpuBuild == GpuBuild::SIMT)
+    for (const uint64_t terms : {1, 2})
+      for (const GradMode mode : {GradMode::write, GradMode::accumulate}) {
+        Run run(sum_record(terms == 2), DType::f32, {{"da", mode}, {"db", terms == 2 ? mode : GradMode::none}}, Backend::cuda);
+        for (const char* gradient : {"da", "db"})
+          if (terms == 2 || gradient[1] == 'a') run.set(gradient, {1});
+        INFO(terms << " terms");
+        check_moved(moved([&] { run.forward(); }), 4 * terms, 4);
+        check_moved(moved([&] { run.backward(); }), mode == GradMode::write ? 4 : 4 + 4 * terms, 4 * terms);
+      }
 }

@@ -58,24 +58,30 @@ template <class T> struct ForwardArgs {
   const StepState* state;  // may be null without dropout
 };
 
-// Rows as in layer_norm.cuh. Traffic: a row of the word table read and a row of y written; the other tables and gamma and beta stay in
-// the caches.
-template <class T, class Layout> __global__ void __launch_bounds__(kRowThreads) embedding_kernel(ForwardArgs<T> a) {
+// Rows as in layer_norm_kernel. Traffic: a row of the word table read and a row of y written; the other tables stay in the caches,
+// gamma and beta are read once a block.
+template <class T, class Layout> __global__ void __launch_bounds__(kRowThreads, Layout::kForwardBlocks) embedding_kernel(ForwardArgs<T> a) {
+  auto& sm = block_shared<RowShared<T, Layout>>();
   const int cols = a.tables.cols;
-  RowPart<Layout> part(cols, block_shared<RowShared>().scratch);
-  const int row = block_index().x * Layout::kRows + part.slot();
-  part.set_exists(row < a.rows);
+  RowPart<Layout> part(cols, sm.scratch);
+  share<Layout>(sm.gamma, a.gamma, cols);
+  share<Layout>(sm.beta, a.beta, cols);
+  sync_block();
   const StepState state = a.state ? *a.state : StepState{};
-  const Place place = place_of(a.tables.sequences, state, row);
-  typename RowPart<Layout>::Values x;
-  a.tables.gather(part, row, place, x);
-  const auto statistics = part.statistics(x, a.eps);
-  part.normalise(x, statistics, a.gamma, a.beta);
-  if (a.dropout.threshold != 0) part.drop(x, a.dropout, state, place);
-  part.put(a.y + static_cast<size_t>(row) * cols, x);
-  if (part.exists() && part.is_first_lane()) {
-    a.mean[row] = statistics.mean;
-    a.rstd[row] = statistics.rstd;
+  for (int first = block_index().x * Layout::kRows; first < a.rows; first += grid_size().x * Layout::kRows) {
+    const int row = first + part.slot();
+    part.set_exists(row < a.rows);
+    const Place place = place_of(a.tables.sequences, state, row);
+    typename RowPart<Layout>::Values x;
+    a.tables.gather(part, row, place, x);
+    const auto statistics = part.statistics(x, a.eps);
+    part.normalise(x, statistics, sm.gamma, sm.beta);
+    if (a.dropout.threshold != 0) part.drop(x, a.dropout, state, place);
+    part.put(a.y + static_cast<size_t>(row) * cols, x);
+    if (part.exists() && part.is_first_lane()) {
+      a.mean[row] = statistics.mean;
+      a.rstd[row] = statistics.rstd;
+    }
   }
 }
 
@@ -92,10 +98,12 @@ template <class T> struct RowsArgs {
 // As layer_norm_backward_kernel, with the normalised row gathered again instead of kept. Traffic: word rows and dy read once, de
 // written once, in fp32, for the sums of the tables.
 template <class T, class Layout>
-__global__ void __launch_bounds__(kRowThreads, Layout::kResidentBlocks) embedding_backward_kernel(RowsArgs<T> a) {
-  auto& sm = block_shared<RowSumShared<Layout>>();
+__global__ void __launch_bounds__(kRowThreads, Layout::kBackwardBlocks) embedding_backward_kernel(RowsArgs<T> a) {
+  auto& sm = block_shared<RowSumShared<T, Layout>>();
   const int cols = a.tables.cols, used = a.tables.sequences.used_rows();
   RowPart<Layout> part(cols, sm.scratch);
+  share<Layout>(sm.gamma, a.gamma, cols);
+  sync_block();
   const StepState state = a.state ? *a.state : StepState{};
   typename RowPart<Layout>::Values dgamma = {}, dbeta = {};
   for (int first = block_index().x * Layout::kRows; first < used; first += grid_size().x * Layout::kRows) {
@@ -108,13 +116,13 @@ __global__ void __launch_bounds__(kRowThreads, Layout::kResidentBlocks) embeddin
     a.tables.gather(part, row, place, x);
     if (a.dropout.threshold != 0) part.drop(d, a.dropout, state, place);
     const float mean = part.exists() ? a.mean[row] : 0, rstd = part.exists() ? a.rstd[row] : 0;
-    part.backward(x, d, {mean, rstd}, a.gamma, dgamma, dbeta);
+    part.backward(x, d, {mean, rstd}, sm.gamma, dgamma, dbeta);
     if (a.de) part.put(a.de + offset, d);
   }
   if (!a.partial) return;
   float* const block = a.partial + static_cast<size_t>(block_index().x) * 2 * cols;
-  put_block_sum<Layout>(dgamma, block, cols, sm);
-  put_block_sum<Layout>(dbeta, block + cols, cols, sm);
+  put_block_sum(dgamma, block, cols, sm);
+  put_block_sum(dbeta, block + cols, cols, sm);
 }
 
 // Four neighbouring columns of a row of fp32: one access where the width is a multiple of 4.
@@ -382,7 +390,7 @@ template <class Args> void check_operands(const Args& a) {
 }  // namespace
 
 template <> size_t embedding_backward_workspace<Backend::cuda>(int64_t rows, int64_t, int64_t cols, DType) {
-  return dispatch_layout("embedding", cols, [&]<class Layout>() { return BackwardScratch::bytes(rows, cols, row_blocks<Layout>(rows)); });
+  return dispatch_layout("embedding", cols, [&]<class Layout>() { return BackwardScratch::bytes(rows, cols, backward_blocks<Layout>(rows)); });
 }
 
 template <> void embedding_forward<Backend::cuda>(const EmbeddingForward& args, Stream& stream) {
@@ -397,8 +405,8 @@ template <> void embedding_forward<Backend::cuda>(const EmbeddingForward& args, 
   dispatch_float("embedding", args.word.dtype, [&]<class T>() {
     dispatch_layout("embedding", cols, [&]<class Layout>() {
       if (rows == 0) return;
-      const auto blocks = static_cast<int>(ceil_div<int64_t>(rows, Layout::kRows));
-      launch(embedding_kernel<T, Layout>, {blocks}, {kRowThreads}, sizeof(RowShared), stream.handle(),
+      const int blocks = forward_blocks<Layout>(rows);
+      launch(embedding_kernel<T, Layout>, {blocks}, {kRowThreads}, sizeof(RowShared<T, Layout>), stream.handle(),
              ForwardArgs<T>{.tables = Tables<T>::of(args),
                             .gamma = args.gamma.as<T>(),
                             .beta = args.beta.as<T>(),
@@ -433,10 +441,10 @@ template <> void embedding_backward<Backend::cuda>(const EmbeddingBackward& args
   const bool parameters = asked(args.dgamma_mode) || asked(args.dbeta_mode);
   dispatch_float("embedding", args.word.dtype, [&]<class T>() {
     dispatch_layout("embedding", cols, [&]<class Layout>() {
-      const int blocks = row_blocks<Layout>(rows), width = static_cast<int>(cols), entries = static_cast<int>(args.segment.size());
+      const int blocks = backward_blocks<Layout>(rows), width = static_cast<int>(cols), entries = static_cast<int>(args.segment.size());
       BackwardScratch scratch(args.workspace, rows, cols, blocks);
       if (blocks > 0)
-        launch(embedding_backward_kernel<T, Layout>, {blocks}, {kRowThreads}, sizeof(RowSumShared<Layout>), stream.handle(),
+        launch(embedding_backward_kernel<T, Layout>, {blocks}, {kRowThreads}, sizeof(RowSumShared<T, Layout>), stream.handle(),
                RowsArgs<T>{.tables = Tables<T>::of(args),
                            .gamma = args.gamma.as<T>(),
                            .dy = args.dy.as<T>(),

@@ -20,41 +20,45 @@ template <class T> struct ForwardArgs {
   const StepState* state;
 };
 
-// Each row once through the registers: x and the residual are read once, sum and y written once; gamma and beta come from the
-// first-level cache. Statistics are of the sum as it is stored, in fp32: what backward reads is what was normalised, and a
-// constant row stays constant in bf16.
-template <class T, class Layout> __global__ void __launch_bounds__(kRowThreads) layer_norm_kernel(ForwardArgs<T> a) {
-  RowPart<Layout> part(a.cols, block_shared<RowShared>().scratch);
-  const int row = block_index().x * Layout::kRows + part.slot();
-  part.set_exists(row < a.rows);
-  const size_t offset = static_cast<size_t>(row) * a.cols;
-  typename RowPart<Layout>::Values x;
-  part.load(x, a.x + offset);
-  if (a.dropout.threshold != 0) {
-    const StepState state = *a.state;
-    part.drop(x, a.dropout, state, place_of(a.sequences, state, row));
-  }
-  if (a.residual) {
-    typename RowPart<Layout>::Values residual;
-    part.load(residual, a.residual + offset);
+// A block goes over rows in strides of the grid, each once through the registers: x and the residual are read once, sum and y
+// written once; gamma and beta are read once a block, into shared memory. Statistics are of the sum as it is stored, in fp32: what
+// backward reads is what was normalised, and a constant row stays constant in bf16.
+template <class T, class Layout> __global__ void __launch_bounds__(kRowThreads, Layout::kForwardBlocks) layer_norm_kernel(ForwardArgs<T> a) {
+  auto& sm = block_shared<RowShared<T, Layout>>();
+  RowPart<Layout> part(a.cols, sm.scratch);
+  share<Layout>(sm.gamma, a.gamma, a.cols);
+  share<Layout>(sm.beta, a.beta, a.cols);
+  sync_block();
+  const StepState state = a.dropout.threshold != 0 ? *a.state : StepState{};
+  for (int first = block_index().x * Layout::kRows; first < a.rows; first += grid_size().x * Layout::kRows) {
+    const int row = first + part.slot();
+    part.set_exists(row < a.rows);
+    const size_t offset = static_cast<size_t>(row) * a.cols;
+    typename RowPart<Layout>::Values x;
+    part.load(x, a.x + offset);
+    if (a.dropout.threshold != 0) part.drop(x, a.dropout, state, place_of(a.sequences, state, row));
+    if (a.residual) {
+      typename RowPart<Layout>::Values residual;
+      part.load(residual, a.residual + offset);
+#pragma unroll
+      for (int i = 0; i < Layout::kGroups; ++i) {
+#pragma unroll
+        for (int j = 0; j < 8; ++j) x[i][j] += residual[i][j];
+      }
+    }
 #pragma unroll
     for (int i = 0; i < Layout::kGroups; ++i) {
 #pragma unroll
-      for (int j = 0; j < 8; ++j) x[i][j] += residual[i][j];
+      for (int j = 0; j < 8; ++j) x[i][j] = to_float(from_float<T>(x[i][j]));
     }
-  }
-#pragma unroll
-  for (int i = 0; i < Layout::kGroups; ++i) {
-#pragma unroll
-    for (int j = 0; j < 8; ++j) x[i][j] = to_float(from_float<T>(x[i][j]));
-  }
-  if (a.sum) part.put(a.sum + offset, x);
-  const auto statistics = part.statistics(x, a.eps);
-  part.normalise(x, statistics, a.gamma, a.beta);
-  part.put(a.y + offset, x);
-  if (part.exists() && part.is_first_lane()) {
-    a.mean[row] = statistics.mean;
-    a.rstd[row] = statistics.rstd;
+    if (a.sum) part.put(a.sum + offset, x);
+    const auto statistics = part.statistics(x, a.eps);
+    part.normalise(x, statistics, sm.gamma, sm.beta);
+    part.put(a.y + offset, x);
+    if (part.exists() && part.is_first_lane()) {
+      a.mean[row] = statistics.mean;
+      a.rstd[row] = statistics.rstd;
+    }
   }
 }
 
@@ -71,12 +75,15 @@ template <class T> struct BackwardArgs {
 };
 
 // A block goes over rows in strides of the grid and keeps dgamma and dbeta of its rows in registers; they leave it once, through
-// shared memory. sum and dy are read once, dx and dresidual written once: dy may be either of them. Partial sums: 2 cols floats
+// shared memory, which gamma enters once. sum and dy are read once, dx and dresidual written once: dy may be either of them. Partial sums: 2 cols floats
 // a block, at most 3 % of that at 16,384 rows.
 template <class T, class Layout>
-__global__ void __launch_bounds__(kRowThreads, Layout::kResidentBlocks) layer_norm_backward_kernel(BackwardArgs<T> a) {
-  auto& sm = block_shared<RowSumShared<Layout>>();
+__global__ void __launch_bounds__(kRowThreads, Layout::kBackwardBlocks) layer_norm_backward_kernel(BackwardArgs<T> a) {
+  auto& sm = block_shared<RowSumShared<T, Layout>>();
   RowPart<Layout> part(a.cols, sm.scratch);
+  share<Layout>(sm.gamma, a.gamma, a.cols);
+  sync_block();
+  const StepState state = a.dropout.threshold != 0 ? *a.state : StepState{};
   typename RowPart<Layout>::Values dgamma = {}, dbeta = {};
   for (int first = block_index().x * Layout::kRows; first < a.rows; first += grid_size().x * Layout::kRows) {
     const int row = first + part.slot();
@@ -86,11 +93,10 @@ __global__ void __launch_bounds__(kRowThreads, Layout::kResidentBlocks) layer_no
     part.load(x, a.sum + offset);
     part.load(d, a.dy + offset);
     const float mean = part.exists() ? a.mean[row] : 0, rstd = part.exists() ? a.rstd[row] : 0;
-    part.backward(x, d, {mean, rstd}, a.gamma, dgamma, dbeta);
+    part.backward(x, d, {mean, rstd}, sm.gamma, dgamma, dbeta);
     if (a.dropout.threshold == 0) {
       part.put(a.dx + offset, d, a.dx_mode);
     } else if (a.dx_mode != GradMode::none) {
-      const StepState state = *a.state;
 #pragma unroll
       for (int i = 0; i < Layout::kGroups; ++i) {
 #pragma unroll
@@ -103,8 +109,8 @@ __global__ void __launch_bounds__(kRowThreads, Layout::kResidentBlocks) layer_no
   }
   if (!a.partial) return;
   float* const block = a.partial + static_cast<size_t>(block_index().x) * 2 * a.cols;
-  put_block_sum<Layout>(dgamma, block, a.cols, sm);
-  put_block_sum<Layout>(dbeta, block + a.cols, a.cols, sm);
+  put_block_sum(dgamma, block, a.cols, sm);
+  put_block_sum(dbeta, block + a.cols, a.cols, sm);
 }
 
 void check_random(const Dropout& dropout, const Tensor& sequence_offsets, const StepState* state) {
@@ -115,7 +121,7 @@ void check_random(const Dropout& dropout, const Tensor& sequence_offsets, const 
 }  // namespace
 
 template <> size_t layer_norm_backward_workspace<Backend::cuda>(int64_t rows, int64_t cols, DType) {
-  return dispatch_layout("layer_norm", cols, [&]<class Layout>() { return Scratch::bytes<float>(row_blocks<Layout>(rows) * 2 * cols); });
+  return dispatch_layout("layer_norm", cols, [&]<class Layout>() { return Scratch::bytes<float>(backward_blocks<Layout>(rows) * 2 * cols); });
 }
 
 template <> void layer_norm_forward<Backend::cuda>(const LayerNormForward& args, Stream& stream) {
@@ -137,8 +143,8 @@ template <> void layer_norm_forward<Backend::cuda>(const LayerNormForward& args,
   dispatch_float("layer_norm", args.x.dtype, [&]<class T>() {
     dispatch_layout("layer_norm", cols, [&]<class Layout>() {
       if (rows == 0) return;
-      const auto blocks = static_cast<int>(ceil_div<int64_t>(rows, Layout::kRows));
-      launch(layer_norm_kernel<T, Layout>, {blocks}, {kRowThreads}, sizeof(RowShared), stream.handle(),
+      const int blocks = forward_blocks<Layout>(rows);
+      launch(layer_norm_kernel<T, Layout>, {blocks}, {kRowThreads}, sizeof(RowShared<T, Layout>), stream.handle(),
              ForwardArgs<T>{.x = args.x.as<T>(),
                             .residual = args.residual.as<T>(),
                             .gamma = args.gamma.as<T>(),
@@ -180,9 +186,9 @@ template <> void layer_norm_backward<Backend::cuda>(const LayerNormBackward& arg
   const auto width = static_cast<int>(cols);
   dispatch_float("layer_norm", args.dy.dtype, [&]<class T>() {
     dispatch_layout("layer_norm", cols, [&]<class Layout>() {
-      const int blocks = row_blocks<Layout>(rows);
+      const int blocks = backward_blocks<Layout>(rows);
       if (blocks > 0)
-        launch(layer_norm_backward_kernel<T, Layout>, {blocks}, {kRowThreads}, sizeof(RowSumShared<Layout>), stream.handle(),
+        launch(layer_norm_backward_kernel<T, Layout>, {blocks}, {kRowThreads}, sizeof(RowSumShared<T, Layout>), stream.handle(),
                BackwardArgs<T>{.sum = args.sum.as<T>(),
                                .gamma = args.gamma.as<T>(),
                                .dy = args.dy.as<T>(),

@@ -6,7 +6,7 @@ namespace electra::cuda {
 
 constexpr int kRowThreads = 256;  // of a block
 constexpr int kRowWarps = kRowThreads / kWarpSize;
-constexpr int kMultiprocessors = 132;  // of an H100 or H200: what the grids that add up rows are cut for
+constexpr int kMultiprocessors = 132;  // of an H100 or H200: what the grids that go over rows are cut for
 
 // A row lies in kLanes neighbouring threads: part of a warp, a warp, or the block. Lane l holds kGroups groups of 8 columns, the
 // i-th from column 8 (i kLanes + l) on; a group is also what one call of Philox draws for. kVector: the number of columns is a
@@ -16,9 +16,9 @@ template <int kLanes_, int kGroups_, bool kVector_> struct RowLayout {
   static constexpr bool kVector = kVector_;
   static constexpr int kRows = kRowThreads / kLanes;   // of a block at a time
   static constexpr int kCols = 8 * kLanes * kGroups;   // at most
-  // Blocks that backward keeps on a multiprocessor: enough rows under way to fill the memory's latency, as registers allow.
-  static constexpr int kResidentBlocks = kGroups == 1 ? 3 : kGroups == 2 ? 2 : 1;
-  static constexpr int kMostBlocks = kResidentBlocks * kMultiprocessors;
+  // Blocks that forward and backward keep on a multiprocessor: enough rows under way to fill the memory's latency, as registers allow.
+  static constexpr int kForwardBlocks = kGroups == 1 ? 4 : kGroups == 2 ? 3 : kVector && kLanes == kWarpSize ? 2 : 1;
+  static constexpr int kBackwardBlocks = kGroups == 1 ? 3 : kGroups == 2 ? 2 : 1;
 };
 constexpr int64_t kMostCols = 8192;
 
@@ -128,7 +128,7 @@ template <class Layout> class RowPart {
     return {near + drift, 1.0f / sqrtf(mean_of(squares) - drift * drift + eps)};
   }
 
-  // x = (x − mean) rstd gamma + beta
+  // x = (x − mean) rstd gamma + beta; gamma and beta lie in shared memory.
   template <class T> __device__ void normalise(Values& x, Statistics s, const T* gamma, const T* beta) const {
 #pragma unroll
     for (int i = 0; i < Layout::kGroups; ++i) {
@@ -140,7 +140,8 @@ template <class Layout> class RowPart {
     }
   }
 
-  // Takes x, what was normalised, and dy; leaves the gradient of x in dy (equation 4) and adds to dgamma and dbeta (6).
+  // Takes x, what was normalised, dy, and gamma from shared memory; leaves the gradient of x in dy (equation 4) and adds to dgamma
+  // and dbeta (6).
   template <class T>
   __device__ void backward(Values& x, Values& dy, Statistics s, const T* gamma, Values& dgamma, Values& dbeta) const {
     float total = 0, total_xhat = 0;
@@ -185,21 +186,42 @@ template <class Layout> class RowPart {
   float (&scratch_)[kRowWarps];
 };
 
-// Shared memory of the kernels that work on rows; backward adds the rows of a block in `sum`.
-struct RowShared {
+// Shared memory of the kernels that work on rows. gamma and beta cross memory once a block, not once a row; backward adds the rows
+// of a block in `sum`.
+template <class T, class Layout> struct RowShared {
   float scratch[kRowWarps];
+  alignas(16) T gamma[Layout::kCols];
+  alignas(16) T beta[Layout::kCols];
 };
-template <class Layout> struct RowSumShared {
+template <class T, class Layout> struct RowSumShared {
   float scratch[kRowWarps];
+  alignas(16) T gamma[Layout::kCols];
   alignas(16) float sum[Layout::kRows][Layout::kCols];
 };
 
+// to = from (cols), by the whole block; to be followed by sync_block.
+template <class Layout, class T> __device__ inline void share(T (&to)[Layout::kCols], const T* from, int cols) {
+  constexpr int kVec = Layout::kVector ? 16 / static_cast<int>(sizeof(T)) : 1;
+  for (int c = kVec * thread_index().x; c < cols; c += kVec * kRowThreads) store_vec(to + c, load_vec<kVec>(from + c));
+}
+
 // block_sum (cols) = the sum over the block's rows of what its threads hold, in the order of the rows.
-template <class Layout>
-__device__ inline void put_block_sum(const float (&x)[Layout::kGroups][8], float* block_sum, int cols, RowSumShared<Layout>& sm) {
+template <class T, class Layout>
+__device__ inline void put_block_sum(const float (&x)[Layout::kGroups][8], float* block_sum, int cols, RowSumShared<T, Layout>& sm) {
   const int slot = thread_index().x / Layout::kLanes, lane = thread_index().x % Layout::kLanes;
+  const bool swaps = lane / 4 % 2 != 0;  // every other four lanes begin with their last four columns: no two lanes meet in a bank
 #pragma unroll
-  for (int i = 0; i < Layout::kGroups; ++i) store_floats(&sm.sum[slot][8 * (i * Layout::kLanes + lane)], x[i]);
+  for (int i = 0; i < Layout::kGroups; ++i) {
+    float* const group = &sm.sum[slot][8 * (i * Layout::kLanes + lane)];
+    Vec<float, 4> first, second;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      first[j] = swaps ? x[i][4 + j] : x[i][j];
+      second[j] = swaps ? x[i][j] : x[i][4 + j];
+    }
+    store_vec(group + (swaps ? 4 : 0), first);
+    store_vec(group + (swaps ? 0 : 4), second);
+  }
   sync_block();
   for (int c = thread_index().x; c < cols; c += kRowThreads) {
     float sum = 0;
@@ -210,9 +232,11 @@ __device__ inline void put_block_sum(const float (&x)[Layout::kGroups][8], float
   sync_block();
 }
 
-// Blocks that add up rows: no more than stay resident, each going over every blocks-th group of rows.
-template <class Layout> int row_blocks(int64_t rows) {
-  return static_cast<int>(std::min<int64_t>(ceil_div<int64_t>(rows, Layout::kRows), Layout::kMostBlocks));
+// Blocks that go over rows: no more than stay resident, each taking every blocks-th group of rows.
+template <class Layout> int row_blocks(int64_t rows, int blocks_of_multiprocessor) {
+  return static_cast<int>(std::min<int64_t>(ceil_div<int64_t>(rows, Layout::kRows), blocks_of_multiprocessor * kMultiprocessors));
 }
+template <class Layout> int forward_blocks(int64_t rows) { return row_blocks<Layout>(rows, Layout::kForwardBlocks); }
+template <class Layout> int backward_blocks(int64_t rows) { return row_blocks<Layout>(rows, Layout::kBackwardBlocks); }
 
 }  // namespace electra::cuda

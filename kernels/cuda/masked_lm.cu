@@ -418,8 +418,8 @@ template <class P> __global__ void __launch_bounds__(kThreads, 2) masked_lm_forw
     const float target_logit = warp_max<4>(r.target_logit);
     const int k = first_row + tile_row(i);
     if (lane_index() % 4 > 0 || k >= count) continue;
-    a.partials[static_cast<size_t>(k) * static_cast<size_t>(a.chunks) + static_cast<size_t>(block_index().y)] = {
-        top.value, sum, top.index, target_logit, best.value, best.index, {}};
+    const Partial partial{top.value, sum, top.index, target_logit, best.value, best.index, {}};
+    a.partials[static_cast<size_t>(k) * static_cast<size_t>(a.chunks) + static_cast<size_t>(block_index().y)] = partial;
   }
 }
 
@@ -557,10 +557,13 @@ __device__ inline SlotGradient slot_gradient(const UsedSlot* used, int k, int co
   return {used[k].lse, used[k].factor, used[k].target, 0};
 }
 
+// Where BackwardShared::column has a column of the tile: the four that lanes read together, 4 t + c, side by side, in different banks.
+__device__ inline int slot_place(int col) { return col / 16 * 16 + col % 4 * 4 + col % 16 / 4; }
+
 template <class P> struct BackwardShared {
   typename P::Shared product;
   float bias[2][kCols];           // where columns are ids
-  SlotGradient column[2][kCols];  // where they are slots
+  SlotGradient column[2][kCols];  // where they are slots: see slot_place
   float row_bias[kRows];
   SlotGradient row[kRows];
   float row_sum[kRows][4];        // of dlogits, each lane's own
@@ -589,7 +592,7 @@ template <class P, bool kWord> __global__ void __launch_bounds__(kThreads, P::kB
     if (to.piece == 0 && thread_index().x < kCols) {
       const int j = thread_index().x, mine = to.col + j;
       if (kWord) {
-        sm.column[to.parity()][j] = slot_gradient(a.used, mine, count);
+        sm.column[to.parity()][slot_place(j)] = slot_gradient(a.used, mine, count);
       } else {
         sm.bias[to.parity()][j] = mine < a.vocab ? to_float(a.bias[mine]) : -kInfinity;
       }
@@ -625,7 +628,7 @@ template <class P, bool kWord> __global__ void __launch_bounds__(kThreads, P::kB
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
         SlotGradient of{};
-        if (kWord) of = sm.column[step.parity()][tile_col(b, c)];
+        if (kWord) of = sm.column[step.parity()][slot_place(tile_col(b, c))];
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           if (!kWord) of = sm.row[tile_row(i)];

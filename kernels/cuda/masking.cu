@@ -17,6 +17,7 @@ constexpr uint32_t kMaskThreshold = 3650722202u;
 constexpr int kMaskThreads = 128;  // a thread takes the four positions of one call of Philox: 512 tokens at a time
 constexpr int kMaskWarps = kMaskThreads / kWarpSize;
 constexpr int kDigits = 256;       // of the radix selection
+constexpr int kDigitsOfLane = kDigits / kWarpSize;
 
 struct MaskArgs {
   const int32_t* ids;
@@ -31,7 +32,7 @@ struct MaskArgs {
 };
 
 struct MaskShared {
-  int count[kDigits];
+  int count[kWarpSize][kDigitsOfLane + 1];  // of keys by digit; an odd stride, so that lanes add theirs up without bank conflicts
   int scratch[kMaskWarps];
   int digit, below;  // of the selection's current digit: its value, and how many keys have a smaller one
 };
@@ -68,27 +69,28 @@ struct Selection {
 __device__ inline Selection select_key(const MaskArgs& a, const int32_t* ids, int length, const Draws& draws, int n, MaskShared& sm) {
   Selection selection{0, n};
   for (int shift = 24; shift >= 0; shift -= 8) {
-    for (int d = thread_index().x; d < kDigits; d += kMaskThreads) sm.count[d] = 0;
+    if (warp_index() == 0)
+      for (int& count : sm.count[lane_index()]) count = 0;
     sync_block();
     for (int group = thread_index().x; 4 * group < length; group += kMaskThreads) {
       const Quad q = load_quad(a, ids, length, group);
       const Bits128 keys = draws.quad(group, kKey);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const uint32_t digits = keys.word[i] >> shift;
-        if (q.candidate[i] && digits >> 8 == selection.key) atomic_add(&sm.count[digits & 255], 1);
+        const uint32_t digits = keys.word[i] >> shift, d = digits & 255;
+        if (q.candidate[i] && digits >> 8 == selection.key) atomic_add(&sm.count[d / kDigitsOfLane][d % kDigitsOfLane], 1);
       }
     }
     sync_block();
     if (warp_index() == 0) {
-      const int first = lane_index() * (kDigits / kWarpSize);
+      const auto& counts = sm.count[lane_index()];
       int mine = 0;
-      for (int d = 0; d < kDigits / kWarpSize; ++d) mine += sm.count[first + d];
+      for (int d = 0; d < kDigitsOfLane; ++d) mine += counts[d];
       int below = warp_scan(mine) - mine;
       if (below < selection.ties && selection.ties <= below + mine) {
-        int d = first;
-        while (below + sm.count[d] < selection.ties) below += sm.count[d++];
-        sm.digit = d;
+        int d = 0;
+        while (below + counts[d] < selection.ties) below += counts[d++];
+        sm.digit = lane_index() * kDigitsOfLane + d;
         sm.below = below;
       }
     }
