@@ -286,6 +286,15 @@ simt::Traffic traffic_of(void (*kernel)(Io), int n, int threads = 32, size_t sha
 
 }  // namespace
 
+// Asked where tags of test cases are made: before main, when other files' variables may not have been constructed yet.
+const bool was_check_build_at_start = simt::is_check_build();
+
+TEST_CASE("the check build is known from the start: what it alone tests is not hidden") {
+  const bool counts = traffic_of(copy_strided<1>, 32).read_bytes > 0;
+  CHECK(was_check_build_at_start == counts);
+  CHECK(simt::is_check_build() == counts);
+}
+
 TEST_CASE("traffic is what each warp's requests move") {
   if (!simt::is_check_build()) {
     CHECK(traffic_of(copy_strided<1>, 32).read_bytes == 0);
