@@ -48,6 +48,20 @@ template <class T> __device__ inline void put(T* gradient, float value, GradMode
   else if (mode == GradMode::accumulate) *gradient = from_float<T>(to_float(*gradient) + value);
 }
 
+// Eight numbers to shared memory, where lanes' eights lie side by side. Of 32 bytes a lane an access takes 16: every other four lanes
+// begin with their last four numbers, so that no two lanes meet in a bank.
+__device__ inline void store_side_by_side(float* p, const float (&x)[8]) {
+  const bool swaps = lane_index() / 4 % 2 != 0;
+  Vec<float, 4> first, second;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    first[j] = swaps ? x[4 + j] : x[j];
+    second[j] = swaps ? x[j] : x[4 + j];
+  }
+  store_vec(p + (swaps ? 4 : 0), first);
+  store_vec(p + (swaps ? 0 : 4), second);
+}
+
 // The sum of v over the warp's lanes up to this one.
 __device__ inline int warp_scan(int v, Site at = Site::current()) {
 #pragma unroll

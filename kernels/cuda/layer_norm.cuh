@@ -209,19 +209,8 @@ template <class Layout, class T> __device__ inline void share(T (&to)[Layout::kC
 template <class T, class Layout>
 __device__ inline void put_block_sum(const float (&x)[Layout::kGroups][8], float* block_sum, int cols, RowSumShared<T, Layout>& sm) {
   const int slot = thread_index().x / Layout::kLanes, lane = thread_index().x % Layout::kLanes;
-  const bool swaps = lane / 4 % 2 != 0;  // every other four lanes begin with their last four columns: no two lanes meet in a bank
 #pragma unroll
-  for (int i = 0; i < Layout::kGroups; ++i) {
-    float* const group = &sm.sum[slot][8 * (i * Layout::kLanes + lane)];
-    Vec<float, 4> first, second;
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      first[j] = swaps ? x[i][4 + j] : x[i][j];
-      second[j] = swaps ? x[i][j] : x[i][4 + j];
-    }
-    store_vec(group + (swaps ? 4 : 0), first);
-    store_vec(group + (swaps ? 0 : 4), second);
-  }
+  for (int i = 0; i < Layout::kGroups; ++i) store_side_by_side(&sm.sum[slot][8 * (i * Layout::kLanes + lane)], x[i]);
   sync_block();
   for (int c = thread_index().x; c < cols; c += kRowThreads) {
     float sum = 0;

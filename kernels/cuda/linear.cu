@@ -59,7 +59,7 @@ template <class T, bool kGelu, int kLanes> __global__ void __launch_bounds__(kTh
     for (int j = 0; j < 8; ++j) sum[j] += du[j];
   }
   if (!args.partial) return;
-  store_floats(&sm.sum[group][8 * lane], sum);
+  store_side_by_side(&sm.sum[group][8 * lane], sum);
   sync_block();
   const int c = thread_index().x;
   if (c >= 8 * kLanes || first_column + c >= args.cols) return;
