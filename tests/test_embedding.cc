@@ -406,15 +406,12 @@ TEST_CASE("embedding on the device: traffic", traffic_tag()) {
     // Of a row's place, the last offset, five steps of bisection and where its sequence begins.
     constexpr uint64_t kPlaces = 4 * (1 + 5 + 1) * kRows / 2;
     const auto once_a_block = [](uint64_t blocks, uint64_t vectors) { return blocks * (vectors * 2 * kCols + kWarps * sizeof(StepState)); };
+    Run run(record, DType::bf16, {}, Backend::cuda);
     const auto backward = [&](const std::vector<std::string>& gradients) {
-      std::map<std::string, GradMode, std::less<>> modes;
       for (const char* name : {"dword", "dposition", "dsegment", "dgamma", "dbeta"})
-        modes[name] = std::count(gradients.begin(), gradients.end(), name) > 0 ? GradMode::write : GradMode::none;
-      Run run(record, DType::bf16, modes, Backend::cuda);
-      run.forward();
+        run.arguments().modes[name] = std::count(gradients.begin(), gradients.end(), name) > 0 ? GradMode::write : GradMode::none;
       return moved([&] { run.backward(); });
     };
-    Run run(record, DType::bf16, {}, Backend::cuda);
     const simt::Traffic forward = moved([&] { run.forward(); });
     check_moved(forward, kGathered + kPlaces + once_a_block(kForwardBlocks, 2), 2 * kRows * kCols + kStatistics);
     check_near(forward.read_bytes + forward.write_bytes, kGathered + 2 * kRows * kCols + kStatistics);
