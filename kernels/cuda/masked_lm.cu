@@ -319,7 +319,7 @@ struct RowPass {
 
 // A block takes 128 used slots through 512 ids, a warp 16 of the slots; four lanes share a row. Word tiles are double-buffered by
 // cp.async, hidden stays in shared memory (widths above one stage are streamed too). Online (max, sum of exponentials), argmax and
-// best perturbed logit in fp32; ids beyond the vocabulary have bias -inf. Traffic: hidden once a chunk, word once a tile of slots
+// best perturbed logit in fp32; ids beyond the vocabulary have bias -inf. Traffic: hidden twice a chunk (once a stage), word once a tile of slots
 // (both from L2 but for the first), 32 bytes a slot and chunk; no logits unless asked for.
 template <class P> __global__ void __launch_bounds__(kThreads, 2) masked_lm_forward_kernel(ForwardArgs<typename P::T> a) {
   auto& sm = block_shared<ForwardShared<P>>();
