@@ -75,9 +75,9 @@ TEST_CASE("a file that holds no tuned algorithms is an error that says what was 
 TEST_CASE("algorithms hold for one version of the library on one kind of device") {
   const GemmEnvironment here{"cuBLASLt 13.1.0", "NVIDIA H200, compute capability 9.0"};
   CHECK(why_not_used(here, here).empty());
-  for (const GemmEnvironment& other : {GemmEnvironment{"cuBLASLt 13.0.0", here.device}, GemmEnvironment{here.library, "NVIDIA A100, compute capability 8.0"}})
+  for (const GemmEnvironment& other : {GemmEnvironment{"cuBLASLt 13.0.0", here.device}, GemmEnvironment{here.matrix_library, "NVIDIA A100, compute capability 8.0"}})
     CHECK(why_not_used(other, here) ==
-          "they were found with " + other.library + " on " + other.device + ", this is cuBLASLt 13.1.0 on NVIDIA H200, compute capability 9.0");
+          "they were found with " + other.matrix_library + " on " + other.device + ", this is cuBLASLt 13.1.0 on NVIDIA H200, compute capability 9.0");
 }
 
 TEST_CASE("a kept algorithm is taken, a product without one is tuned once, and one that the library refuses again") {

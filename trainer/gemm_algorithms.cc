@@ -50,7 +50,7 @@ std::string to_json(const TunedGemm& tuned) {
                         {"transpose_a", key.transpose_a}, {"transpose_b", key.transpose_b}, {"accumulate", key.accumulate},
                         {"bias", key.bias}, {"workspace", key.workspace}, {"alignment", {key.a_alignment, key.b_alignment, key.c_alignment}},
                         {"algorithm", hex(algorithm)}});
-  const ordered_json json = {{"format", kFormat}, {"version", kVersion}, {"library", tuned.environment.library},
+  const ordered_json json = {{"format", kFormat}, {"version", kVersion}, {"library", tuned.environment.matrix_library},
                              {"device", tuned.environment.device}, {"products", products}};
   return json.dump(1) + "\n";
 }
@@ -91,7 +91,7 @@ TunedGemm parse_tuned_gemm(std::string_view text, const std::string& name) {
 
 std::string why_not_used(const GemmEnvironment& found_in, const GemmEnvironment& here) {
   if (found_in == here) return {};
-  return fmt::format("they were found with {} on {}, this is {} on {}", found_in.library, found_in.device, here.library, here.device);
+  return fmt::format("they were found with {} on {}, this is {} on {}", found_in.matrix_library, found_in.device, here.matrix_library, here.device);
 }
 
 }  // namespace electra

@@ -13,8 +13,8 @@ inline constexpr const char* kGemmAlgorithmsFile = "gemm_algorithms.json";
 
 // What algorithms hold for.
 struct GemmEnvironment {
-  std::string library;  // "cuBLASLt 13.1.0"
-  std::string device;   // "NVIDIA H200, compute capability 9.0"
+  std::string matrix_library;  // "cuBLASLt 13.1.0"
+  std::string device;          // "NVIDIA H200, compute capability 9.0"
   bool operator==(const GemmEnvironment&) const = default;
 };
 // Of a device other than the CPU.
