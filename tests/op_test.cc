@@ -11,8 +11,9 @@
 #include <nlohmann/json.hpp>
 #include <numbers>
 
-#include "kernels/core/gpu.h"
 #include "kernels/core/bf16.h"
+#include "kernels/core/error.h"
+#include "kernels/core/gpu.h"
 #include "kernels/core/philox.h"
 #include "tests/source_directory.h"
 
@@ -637,6 +638,17 @@ void check_golden(const OpRecord& record, const GoldenCase& golden, double bound
   }
   INFO(golden.name);
   CHECK(compared > 0);
+}
+
+std::string refusal(const OpRecord& record, const Execution& execution, std::string_view tensor, const Shape& shape, DType dtype, int shift) {
+  Run run(record, execution.dtype, {}, execution.backend);
+  run.forward();
+  Tensor& t = run.arguments().tensors.at(std::string(tensor));
+  t = {t.as<std::byte>() + shift, shape, dtype};
+  return error_of<ShapeError>([&] {
+    run.forward();
+    if (record.backward) run.backward();
+  });
 }
 
 }  // namespace electra::test

@@ -180,4 +180,7 @@ template <class E, class F> std::string error_of(F f) {
   return "no error";
 }
 
+// The ShapeError of forward and backward with another tensor in a place, `shift` bytes further on, after a run that was right.
+std::string refusal(const OpRecord& record, const Execution& execution, std::string_view tensor, const Shape& shape, DType dtype, int shift = 0);
+
 }  // namespace electra::test

@@ -224,13 +224,7 @@ TEST_CASE("binary_classifier on the device: wrong tensors are named", kOnDevice)
   if constexpr (kHasCudaBackend) {
     const OpRecord record = head_record(6, 8, {0, 6});
     const auto error = [&](const char* name, const Shape& shape, DType dtype) {
-      Run run(record, DType::bf16, {}, Backend::cuda);
-      Tensor& t = run.arguments().tensors.at(name);
-      t = {t.data, shape, dtype};
-      return error_of<ShapeError>([&] {
-        run.forward();
-        run.backward();
-      });
+      return refusal(record, {DType::bf16, Backend::cuda}, name, shape, dtype);
     };
     CHECK(error("weight", {8, 7}, DType::bf16) == "[binary_classifier] weight has shape (8, 7), expected (8, 8)");
     CHECK(error("out_bias", {1}, DType::f32) == "[binary_classifier] out_bias has type f32, expected bf16");

@@ -314,14 +314,7 @@ TEST_CASE("embedding: ids outside a table are named, and nothing is written") {
 void check_device_refuses(const OpRecord& record) {
   if constexpr (kHasCudaBackend) {
     const auto error = [&](const char* name, const Shape& shape, DType dtype, int shift = 0) {
-      Run run(record, DType::bf16, {}, Backend::cuda);
-      run.forward();
-      Tensor& t = run.arguments().tensors.at(name);
-      t = {t.as<std::byte>() + shift, shape, dtype};
-      return error_of<ShapeError>([&] {
-        run.forward();
-        run.backward();
-      });
+      return refusal(record, {DType::bf16, Backend::cuda}, name, shape, dtype, shift);
     };
     CHECK(error("ids", {8}, DType::i64) == "[embedding] ids has type i64, expected i32");
     CHECK(error("position", {6, 15}, DType::bf16) == "[embedding] position has shape (6, 15), expected (6, 16)");
@@ -342,14 +335,7 @@ void check_device_refuses(const OpRecord& record) {
 TEST_CASE("embedding refuses what does not fit") {
   const OpRecord record = record_of({.drop_p = 0.1});
   const auto error = [&](const char* name, const Shape& shape, DType dtype) {
-    Run run(record, DType::f32);
-    run.forward();
-    Tensor& t = run.arguments().tensors.at(name);
-    t = {t.data, shape, dtype};
-    return error_of<ShapeError>([&] {
-      run.forward();
-      run.backward();
-    });
+    return refusal(record, {DType::f32, Backend::cpu}, name, shape, dtype);
   };
   CHECK(error("ids", {8}, DType::i64) == "[embedding] ids has type i64, expected i32");
   CHECK(error("segments", {7}, DType::i32) == "[embedding] segments has shape (7), expected (8)");

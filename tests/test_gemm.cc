@@ -180,10 +180,7 @@ TEST_CASE("gemm on the device: an empty sum is zero, or what was there", kOnDevi
 TEST_CASE("gemm on the device refuses what does not fit", kOnDevice) {
   if constexpr (kHasCudaBackend) {
     const auto error = [&](const char* name, const Shape& shape, DType dtype) {
-      Run run(record_of({40, 24, 1608}, false, true), DType::bf16, {}, Backend::cuda);
-      Tensor& t = run.arguments().tensors.at(name);
-      t = {t.data, shape, dtype};
-      return error_of<ShapeError>([&] { run.forward(); });
+      return refusal(record_of({40, 24, 1608}, false, true), {DType::bf16, Backend::cuda}, name, shape, dtype);
     };
     CHECK(error("a", {41, 1608}, DType::bf16) == "[gemm] a has shape (41, 1608), expected (40, 1608)");
     CHECK(error("b", {1608, 24}, DType::bf16) == "[gemm] b has shape (1608, 24), expected (24, 1608)");
@@ -245,10 +242,7 @@ TEST_CASE("gemm_block keeps to its leading dimensions") {
 
 TEST_CASE("gemm refuses what does not fit") {
   const auto error = [&](const char* name, const Shape& shape, DType dtype) {
-    Run run(record_of({4, 6, 8}, false, true), DType::f32);
-    Tensor& t = run.arguments().tensors.at(name);
-    t = {t.data, shape, dtype};
-    return error_of<ShapeError>([&] { run.forward(); });
+    return refusal(record_of({4, 6, 8}, false, true), {DType::f32, Backend::cpu}, name, shape, dtype);
   };
   CHECK(error("a", {5, 8}, DType::f32) == "[gemm] a has shape (5, 8), expected (4, 8)");
   CHECK(error("b", {8, 6}, DType::f32) == "[gemm] b has shape (8, 6), expected (6, 8)");

@@ -244,13 +244,7 @@ TEST_CASE("linear: NaN shows, in its row alone") {
 TEST_CASE("linear refuses what does not fit") {
   const OpRecord record = record_of({.rows = 4, .in = 6, .out = 5, .epilogue = Epilogue::bias_gelu});
   const auto error = [&](const char* name, const Shape& shape, DType dtype) {
-    Run run(record, DType::f32);
-    Tensor& t = run.arguments().tensors.at(name);
-    t = {t.data, shape, dtype};
-    return error_of<ShapeError>([&] {
-      run.forward();
-      run.backward();
-    });
+    return refusal(record, {DType::f32, Backend::cpu}, name, shape, dtype);
   };
   CHECK(error("weight", {5, 7}, DType::f32) == "[linear] weight has shape (5, 7), expected (5, 6)");
   CHECK(error("weight", {5, 6}, DType::f64) == "[linear] weight has type f64, expected f32");
@@ -272,13 +266,7 @@ TEST_CASE("linear on the device refuses what does not fit", kOnDevice) {
   if constexpr (kHasCudaBackend) {
     const OpRecord record = record_of({.rows = 4, .in = 6, .out = 5, .epilogue = Epilogue::bias_gelu});
     const auto error = [&](const char* name, const Shape& shape, DType dtype) {
-      Run run(record, DType::bf16, {}, Backend::cuda);
-      Tensor& t = run.arguments().tensors.at(name);
-      t = {t.data, shape, dtype};
-      return error_of<ShapeError>([&] {
-        run.forward();
-        run.backward();
-      });
+      return refusal(record, {DType::bf16, Backend::cuda}, name, shape, dtype);
     };
     CHECK(error("weight", {5, 7}, DType::bf16) == "[linear] weight has shape (5, 7), expected (5, 6)");
     CHECK(error("bias", {5}, DType::f32) == "[linear] bias has type f32, expected bf16");

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/dense_gradients.h"
 #include "kernels/cuda/gemm_tile.cuh"
 #include "kernels/cuda/put_sums.cuh"
 #include "kernels/gemm.h"
@@ -268,17 +269,12 @@ template <class T, class Args> HeadArgs<T> head_of(const Args& a) {
           .vectors = cols % 8 == 0 && is_aligned(a.bias.data) && is_aligned(a.out_weight.data)};
 }
 
-// The two products of backward share it.
-size_t products_workspace(int64_t rows, int64_t cols) {
-  return std::max(gemm_workspace<Backend::cuda>(rows, cols, cols), gemm_workspace<Backend::cuda>(cols, cols, rows));
-}
-
 }  // namespace
 
 template <> size_t binary_classifier_workspace<Backend::cuda>(int64_t rows, int64_t cols, int, DType dtype) {
   const size_t forward = Scratch::bytes<double>(row_blocks(rows));
   const size_t backward = Scratch::bytes<float>(row_blocks(rows) * (2 * cols + 1)) +
-                          Scratch::bytes<std::byte>(rows * cols * static_cast<int64_t>(size_of(dtype))) + products_workspace(rows, cols);
+                          Scratch::bytes<std::byte>(rows * cols * static_cast<int64_t>(size_of(dtype))) + dense_gradients_workspace(rows, cols, cols);
   return std::max(forward, backward);
 }
 
@@ -317,7 +313,7 @@ template <> void binary_classifier_backward<Backend::cuda>(const BinaryClassifie
     Scratch scratch(args.workspace);
     float* const partial = scratch.take<float>(blocks * (2 * cols + 1));
     const Tensor du{scratch.take<T>(rows * cols), args.x.shape, dtype};
-    const auto gemm_bytes = static_cast<int64_t>(products_workspace(rows, cols));
+    const auto gemm_bytes = static_cast<int64_t>(dense_gradients_workspace(rows, cols, cols));
     const Tensor gemm_memory{scratch.take<std::byte>(gemm_bytes), {gemm_bytes}, DType::u8};
     const BackwardArgs<T> backward{head_of<T>(args), args.logits.as<float>(), args.dloss.as<float>(), du.as<T>(), partial};
     dispatch_tile(backward.head, [&]<class Tile>() {
@@ -330,14 +326,9 @@ template <> void binary_classifier_backward<Backend::cuda>(const BinaryClassifie
               {partial + width, blocks, stride, width, args.dout_weight.as<float>(), args.dout_weight_mode},
               {partial + 2 * width, blocks, stride, 1, args.dout_bias.as<float>(), args.dout_bias_mode}},
              stream);
-    if (args.dx_mode != GradMode::none)
-      gemm<Backend::cuda>({.a = du, .b = args.weight, .c = args.dx, .accumulate = args.dx_mode == GradMode::accumulate,
-                           .workspace = gemm_memory},
-                          stream);
-    if (args.dweight_mode != GradMode::none)
-      gemm<Backend::cuda>({.a = du, .b = args.x, .c = args.dweight, .transpose_a = true,
-                           .accumulate = args.dweight_mode == GradMode::accumulate, .workspace = gemm_memory},
-                          stream);
+    dense_gradients({.du = du, .x = args.x, .weight = args.weight, .dx = args.dx, .dx_mode = args.dx_mode,
+                     .dweight = args.dweight, .dweight_mode = args.dweight_mode, .workspace = gemm_memory},
+                    stream);
   });
 }
 

@@ -7,9 +7,8 @@
 // Traffic: dy and u are read and du is written once; the partial sums are rows / 64 times smaller. Without GELU only dy is read.
 #include "kernels/linear.h"
 
-#include <algorithm>
-
 #include "kernels/activation.h"
+#include "kernels/cuda/dense_gradients.h"
 #include "kernels/cuda/gemm_own.h"
 #include "kernels/cuda/gemm_tile.cuh"
 #include "kernels/cuda/library_gemm.h"
@@ -80,16 +79,11 @@ template <class T, bool kGelu> void run_columns(const ColumnArgs<T>& args, Strea
 
 int64_t row_blocks(int64_t rows) { return ceil_div<int64_t>(rows, kRowsPerBlock); }
 
-// The two products of backward share it.
-size_t products_workspace(int64_t rows, int64_t in, int64_t out) {
-  return std::max(gemm_workspace<Backend::cuda>(rows, in, out), gemm_workspace<Backend::cuda>(out, in, rows));
-}
-
 }  // namespace
 
 template <> size_t linear_backward_workspace<Backend::cuda>(int64_t rows, int64_t in, int64_t out, Epilogue epilogue, DType dtype) {
   const size_t gradient = epilogue == Epilogue::bias_gelu ? Scratch::bytes<std::byte>(rows * out * static_cast<int64_t>(size_of(dtype))) : 0;
-  return Scratch::bytes<float>(row_blocks(rows) * out) + gradient + products_workspace(rows, in, out);
+  return Scratch::bytes<float>(row_blocks(rows) * out) + gradient + dense_gradients_workspace(rows, in, out);
 }
 
 template <> void linear_forward<Backend::cuda>(const LinearForward& args, Stream& stream) {
@@ -127,7 +121,7 @@ template <> void linear_backward<Backend::cuda>(const LinearBackward& args, Stre
     float* const partial = scratch.take<float>(row_blocks(rows) * out);
     Tensor du = args.dy;
     if (has_gelu) du.data = scratch.take<T>(rows * out);
-    const auto gemm_bytes = static_cast<int64_t>(products_workspace(rows, in, out));
+    const auto gemm_bytes = static_cast<int64_t>(dense_gradients_workspace(rows, in, out));
     const Tensor gemm_memory{scratch.take<std::byte>(gemm_bytes), {gemm_bytes}, DType::u8};
 
     const bool wants_bias = args.dbias_mode != GradMode::none;
@@ -138,14 +132,9 @@ template <> void linear_backward<Backend::cuda>(const LinearBackward& args, Stre
     const auto width = static_cast<int>(out);
     put_sums({{partial, static_cast<int>(row_blocks(rows)), width, width, args.dbias.as<float>(), args.dbias_mode}}, stream);
 
-    if (args.dx_mode != GradMode::none)
-      gemm<Backend::cuda>({.a = du, .b = args.weight, .c = args.dx, .accumulate = args.dx_mode == GradMode::accumulate,
-                           .workspace = gemm_memory},
-                          stream);
-    if (args.dweight_mode != GradMode::none)
-      gemm<Backend::cuda>({.a = du, .b = args.x, .c = args.dweight, .transpose_a = true,
-                           .accumulate = args.dweight_mode == GradMode::accumulate, .workspace = gemm_memory},
-                          stream);
+    dense_gradients({.du = du, .x = args.x, .weight = args.weight, .dx = args.dx, .dx_mode = args.dx_mode,
+                     .dweight = args.dweight, .dweight_mode = args.dweight_mode, .workspace = gemm_memory},
+                    stream);
   });
 }
 
