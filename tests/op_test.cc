@@ -15,6 +15,7 @@
 #include "kernels/core/error.h"
 #include "kernels/core/gpu.h"
 #include "kernels/core/philox.h"
+#include "tests/on_device.h"
 #include "tests/source_directory.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -508,7 +509,7 @@ void check_op(const OpRecord& record) {
 
 Device& test_device() {
   static ThreadPool pool(1);
-  static Device device(kGpuBuild == GpuBuild::CUDA ? DeviceKind::cuda : DeviceKind::simt, pool);
+  static Device device(kTestDevice, pool);
   return device;
 }
 

@@ -8,6 +8,7 @@
 #include "kernels/core/error.h"
 #include "kernels/core/gpu.h"
 #include "kernels/dispatch.h"
+#include "tests/on_device.h"
 #include "tests/op_test.h"
 #include "tests/traffic.h"
 
@@ -170,12 +171,6 @@ OpRecord attention_record(const Options& o) {
   record.naive_forward = [=](const Arguments& a) { naive_forward(a, o); };
   record.naive_backward = [=](const Arguments& a) { naive_backward(a, o); };
   return record;
-}
-
-// First in a test of the CUDA kernels alone, which a build without them passes with this one assertion.
-bool without_cuda() {
-  if (!kHasCudaBackend) SUCCEED("no CUDA backend in this build");
-  return !kHasCudaBackend;
 }
 
 // Kernels as for a device of a lower compute capability, while it lives.
@@ -366,8 +361,7 @@ TEST_CASE("attention: bad input is named") {
 }
 
 // Lengths around the row groups of a product (8), a warp's rows (16), a step of the short kernels (32), a tile (64) and their limit.
-TEST_CASE("attention: the CUDA kernels for sequences of at most 128 tokens") {
-  if (without_cuda()) return;
+TEST_CASE("attention: the CUDA kernels for sequences of at most 128 tokens", kOnDevice) {
   for (const double drop_p : {0.0, 0.1}) {
     check_device(attention_record({.lengths = {1, 2, 15, 16, 0, 17}, .spare = 3, .heads = 2, .head_dim = 64, .drop_p = drop_p}));
     check_device(attention_record({.lengths = {63, 64, 65}, .spare = 1, .heads = 1, .head_dim = 64, .drop_p = drop_p}));
@@ -379,8 +373,7 @@ TEST_CASE("attention: the CUDA kernels for sequences of at most 128 tokens") {
 }
 
 // A tile has 64 rows, a block 128; 300 and 512 fill each of the two buffers several times.
-TEST_CASE("attention: the CUDA kernels for longer sequences") {
-  if (without_cuda()) return;
+TEST_CASE("attention: the CUDA kernels for longer sequences", kOnDevice) {
   const CapabilityLimit limit(80);
   check_device(attention_record({.lengths = {129, 1, 64, 0, 200}, .spare = 5, .heads = 2, .head_dim = 64}));
   check_device(attention_record({.lengths = {300, 17}, .heads = 1, .head_dim = 64, .drop_p = 0}));
@@ -388,8 +381,7 @@ TEST_CASE("attention: the CUDA kernels for longer sequences") {
 }
 
 // The kernels for compute capability 9.x take over from 256 tokens. Their blocks hold 128 rows, in halves of 64, against tiles of 128 (forward) or 64.
-TEST_CASE("attention: the Hopper kernels at every edge of a tile") {
-  if (without_cuda()) return;
+TEST_CASE("attention: the Hopper kernels at every edge of a tile", kOnDevice) {
   const auto check = [](const Options& o) {
     OpRecord record = attention_record(o);
     record.device_dtypes = {DType::bf16};
@@ -404,8 +396,7 @@ TEST_CASE("attention: the Hopper kernels at every edge of a tile") {
   check({.lengths = {1024}, .heads = 1, .head_dim = 64});
 }
 
-TEST_CASE("attention: the device's compute capability chooses the kernels, and both agree") {
-  if (without_cuda()) return;
+TEST_CASE("attention: the device's compute capability chooses the kernels, and both agree", kOnDevice) {
   OpRecord record = attention_record({.lengths = {300, 20}, .spare = 3, .heads = 2, .head_dim = 64});
   const auto run = [&] {
     Run run(record, DType::bf16, {}, Backend::cuda);
@@ -428,8 +419,7 @@ TEST_CASE("attention: the device's compute capability chooses the kernels, and b
 }
 
 // Tiles are cut at multiples of their height: the last one of a sequence holds rows of the next, or of nobody.
-TEST_CASE("attention: what rows of others hold is not seen by the CUDA kernels") {
-  if (without_cuda()) return;
+TEST_CASE("attention: what rows of others hold is not seen by the CUDA kernels", kOnDevice) {
   const int64_t n = 300, foreign = 90;
   for (const int most : {80, 90}) {
     const CapabilityLimit limit(most);
@@ -452,8 +442,7 @@ TEST_CASE("attention: what rows of others hold is not seen by the CUDA kernels")
 
 // Scores around ±3000 leave one key each; scores of −512 everywhere make exp(−lse) overflow where a padding row takes part. Backward computes P
 // again from lse, whose own rounding is 3e-5 at 512 and 2e-4 at 3000; where P is nearly 1, dP − delta carries the rounding of a bf16 context.
-TEST_CASE("attention: extreme scores in the CUDA kernels") {
-  if (without_cuda()) return;
+TEST_CASE("attention: extreme scores in the CUDA kernels", kOnDevice) {
   for (const int64_t n : {40, 150, 260}) {
     const std::vector<DType> dtypes = n < 256 ? std::vector{DType::f32, DType::bf16} : std::vector{DType::bf16};
     OpRecord wide = attention_record({.lengths = {n}, .heads = 1, .head_dim = 64, .scale = 20});
@@ -475,8 +464,7 @@ TEST_CASE("attention: extreme scores in the CUDA kernels") {
 }
 
 // Each probability dropped alone becomes visible through one-hot rows, 64 of them at a time, in 64 columns.
-TEST_CASE("attention: the CUDA kernels drop what the CPU drops, in both directions") {
-  if (without_cuda()) return;
+TEST_CASE("attention: the CUDA kernels drop what the CPU drops, in both directions", kOnDevice) {
   const int64_t before = 3;  // tokens of another sequence
   for (const int64_t n : {100, 200, 300})
     for (int64_t window = 0; window < n; window += 64) {
@@ -533,8 +521,7 @@ TEST_CASE("attention: the CUDA kernels drop what the CPU drops, in both directio
     }
 }
 
-TEST_CASE("attention: bad input to the CUDA kernels is named") {
-  if (without_cuda()) return;
+TEST_CASE("attention: bad input to the CUDA kernels is named", kOnDevice) {
   const auto error = [](const Options& o, auto change) {
     Run run(attention_record(o), DType::f32, {}, Backend::cuda);
     change(run.arguments());

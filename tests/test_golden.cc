@@ -9,6 +9,7 @@
 #include "kernels/core/error.h"
 #include "model/formats/safetensors.h"
 #include "tests/source_directory.h"
+#include "tests/on_device.h"
 #include "tests/temporary_directory.h"
 #include "trainer/golden.h"
 
@@ -18,7 +19,7 @@ namespace {
 
 Device& device() {
   static ThreadPool pool(1);
-  static Device device(kGpuBuild == GpuBuild::CUDA ? DeviceKind::cuda : DeviceKind::simt, pool);
+  static Device device(test::kTestDevice, pool);
   return device;
 }
 
@@ -82,11 +83,7 @@ TEST_CASE("golden files pass in double and in fp32") {
 }
 
 // 20 steps of "layers" among them: its step losses in fp32 stay within 1e-5 of the file's, and so of the CPU's.
-TEST_CASE("golden files pass on the device in fp32 and in bf16") {
-  if (!kHasCudaBackend) {
-    SUCCEED("no CUDA backend in this build");
-    return;
-  }
+TEST_CASE("golden files pass on the device in fp32 and in bf16", test::kOnDevice) {
   for (const char* name : {"layers", "long", "no_projection"})
     for (const DType dtype : {DType::f32, DType::bf16}) {
       INFO(name << " " << name_of(dtype));

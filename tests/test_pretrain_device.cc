@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tests/on_device.h"
 #include "tests/toy_run.h"
 #include "trainer/checkpoint.h"
 
@@ -10,20 +11,12 @@ using namespace electra;
 
 namespace {
 
-constexpr DeviceKind kDevice = kGpuBuild == GpuBuild::CUDA ? DeviceKind::cuda : DeviceKind::simt;
-
-// First in a test of the device, which a build without one passes with this one assertion.
-bool without_device() {
-  if (!kHasCudaBackend) SUCCEED("no CUDA backend in this build");
-  return !kHasCudaBackend;
-}
-
 // Heads of 64, as the kernels of the device want them; dropout, two micro-batches, two layers in either half.
 const Overrides kHeads{"hidden_size=64",         "num_heads=1",  "generator.width_fraction=1", "intermediate_size=128", "batch.sequences=2",
                        "batch.accumulate=2",     "train_steps=6", "eval_steps=3",              "checkpoint_steps=3",    "warmup_steps=2"};
 
 PretrainRequest on_device(PretrainRequest request) {
-  request.device = {kDevice, "the test says"};
+  request.device = {test::kTestDevice, "the test says"};
   return request;
 }
 
@@ -49,8 +42,7 @@ double apart(const Toy& toy, const std::string& kind, const char* field) {
 }  // namespace
 
 // Masks, dropout and samples are drawn on the device: were one of them another, a loss would differ in its second or third digit.
-TEST_CASE("a run on the device follows the CPU's, dropout and samples included") {
-  if (without_device()) return;
+TEST_CASE("a run on the device follows the CPU's, dropout and samples included", test::kOnDevice) {
   for (const Overrides& form : {Overrides{}, Overrides{"recompute=layers"}, Overrides{"masking.replacement=true", "untied_generator_embeddings=true"},
                                 Overrides{"electra_objective=false"}, Overrides{"uniform_generator=true"}, Overrides{"disallow_correct=true", "temperature=0.7"}}) {
     INFO((form.empty() ? "" : form.front()));
@@ -72,8 +64,7 @@ TEST_CASE("a run on the device follows the CPU's, dropout and samples included")
   }
 }
 
-TEST_CASE("a run on the device that is stopped and resumed ends with the weights of one that was not, bit for bit") {
-  if (without_device()) return;
+TEST_CASE("a run on the device that is stopped and resumed ends with the weights of one that was not, bit for bit", test::kOnDevice) {
   for (const char* precision : {"precision=fp32", "precision=bf16"}) {
     INFO(precision);
     const Toy toy;
