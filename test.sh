@@ -88,7 +88,10 @@ if step build-release configure_and_build release; then
 fi
 if step build-asan configure_and_build asan; then run_tests asan; fi
 for preset in simt simt-check; do
-  if step build-$preset configure_and_build $preset; then run_tests $preset; fi
+  if step build-$preset configure_and_build $preset; then
+    run_tests $preset
+    if [ $slow = 1 ] && [ $preset = simt ]; then run_tests simt-slow; fi
+  fi
 done
 if [ $slow = 1 ]; then
   if step build-tsan configure_and_build tsan; then run_tests tsan; fi

@@ -6,7 +6,7 @@
 #     --out DIR        results (default: bench/results/<date>-<device>, in a package results/<date>-<device>)
 #     --text FILE      trains on this text (repeatable), with a vocabulary made from it; default: made-up batches
 #     --steps N        training steps (200)
-#     --stages NAME,…  of conformance, tests, sanitizer, bench, step, train (all)
+#     --stages NAME,…  of conformance, tests, sweeps, sanitizer, bench, step, train (all)
 #     --scale F        multiplies every stage's time limit (1)
 # A stage that fails or runs out of time does not end the run. The last lines are a table; it, the logs, JSON of the benchmarks and the
 # run's metrics are in the results folder. Needs a driver, libcublasLt (without it: products by our own kernels only) and, for the
@@ -15,7 +15,7 @@ set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 usage() { sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-build='' out='' steps=200 scale=1 stages=conformance,tests,sanitizer,bench,step,train texts=()
+build='' out='' steps=200 scale=1 stages=conformance,tests,sweeps,sanitizer,bench,step,train texts=()
 while [ $# -gt 0 ]; do
   [ $# -ge 2 ] || usage
   case $1 in
@@ -32,7 +32,7 @@ done
 [[ $steps =~ ^[1-9][0-9]*$ ]] || usage
 [[ $scale =~ ^[0-9]*\.?[0-9]+$ ]] || usage
 for stage in ${stages//,/ }; do
-  case $stage in conformance | tests | sanitizer | bench | step | train) ;; *) usage ;; esac
+  case $stage in conformance | tests | sweeps | sanitizer | bench | step | train) ;; *) usage ;; esac
 done
 for text in "${texts[@]}"; do
   [ -r "$text" ] || { echo "run_gpu: expected a text file, got $text" >&2; exit 2; }
@@ -112,6 +112,14 @@ if wanted tests; then
     if [ ! -x "$tests/$test" ]; then rows+=("$(printf '%-34s FAILED (not built)' "$test")"); failed=1; continue; fi
     run "$test" 600 "$tests/$test" </dev/null
     remark "$(grep -E 'All tests passed|^test cases' "$out/$test.log" | tail -n 1)"
+  done <"$list"
+fi
+
+if wanted sweeps; then
+  while read -r test; do
+    [ -x "$tests/$test" ] && [ -n "$("$tests/$test" --list-test-names-only '[sweep]' </dev/null)" ] || continue
+    run "$test-sweep" 300 "$tests/$test" '[sweep]' </dev/null
+    remark "$(grep -E 'All tests passed|^test cases' "$out/$test-sweep.log" | tail -n 1)"
   done <"$list"
 fi
 

@@ -1,10 +1,11 @@
-# electra_test(NAME test_x SOURCES test_x.cc … LINKS electra_core … [DATA] [SLOW] [THREADS] [DEVICE])
+# electra_test(NAME test_x SOURCES test_x.cc … LINKS electra_core … [DATA] [SLOW] [THREADS] [DEVICE [SWEEP]])
 # One Catch2 executable; each of its test cases is a CTest entry named "test_x/<test case>", so that `ctest -R test_x` and
 # `ctest -R <part of a case's name>` both select.
 #   DATA     reads ../shared/data through tests/shared_data.h; skipped where that folder is absent
 #   SLOW     too long for ./test.sh; run by ./test.sh --slow
 #   THREADS  belongs to what runs under ThreadSanitizer (loader, threads, signals)
 #   DEVICE   runs on the device where the build has one: what the presets simt and simt-check build and run, and bench/run_gpu.sh on a GPU
+#   SWEEP    and has test cases of the tag "sweep", which are slow
 find_package(Catch2 2.13 REQUIRED)
 include(Catch)
 
@@ -24,9 +25,9 @@ add_custom_target(electra_threads_tests)
 add_custom_target(electra_device_tests)
 
 function(electra_test)
-  cmake_parse_arguments(PARSE_ARGV 0 arg "DATA;SLOW;THREADS;DEVICE" "NAME" "SOURCES;LINKS")
+  cmake_parse_arguments(PARSE_ARGV 0 arg "DATA;SLOW;THREADS;DEVICE;SWEEP" "NAME" "SOURCES;LINKS")
   if(NOT arg_NAME OR NOT arg_SOURCES OR arg_UNPARSED_ARGUMENTS)
-    message(FATAL_ERROR "[electra_test] expected NAME … SOURCES … LINKS … [DATA] [SLOW] [THREADS] [DEVICE], got ${ARGN}")
+    message(FATAL_ERROR "[electra_test] expected NAME … SOURCES … LINKS … [DATA] [SLOW] [THREADS] [DEVICE [SWEEP]], got ${ARGN}")
   endif()
   add_executable(${arg_NAME} ${arg_SOURCES})
   target_include_directories(${arg_NAME} PRIVATE "${PROJECT_SOURCE_DIR}")
@@ -56,4 +57,7 @@ function(electra_test)
     endif()
   endif()
   catch_discover_tests(${arg_NAME} TEST_PREFIX "${arg_NAME}/" PROPERTIES LABELS ${label} ${properties})
+  if(arg_SWEEP AND NOT ELECTRA_GPU STREQUAL "OFF")
+    catch_discover_tests(${arg_NAME} TEST_PREFIX "${arg_NAME}/" TEST_SPEC "[sweep]" TEST_LIST ${arg_NAME}_SWEEPS PROPERTIES LABELS slow TIMEOUT 3000)
+  endif()
 endfunction()

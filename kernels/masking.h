@@ -41,7 +41,8 @@ int64_t masked_count(const int32_t* ids, int64_t length, const SpecialIds& speci
                      bool with_replacement);
 
 // out_ids = ids with sampled ids at the weighted masked rows; labels 1 where that differs from ids. With repeated rows
-// (masking with replacement) the original averages the ids drawn for one position: (sum / count) rounded down.
+// (masking with replacement) the original averages the ids drawn for one position: (sum / count) rounded down. On CUDA the used
+// slots of a row must be neighbours, as mask_tokens makes them.
 struct CorruptTokens {
   Tensor ids, masked_rows, masked_weights, sampled_ids;  // sampled_ids (slots) i32
   Tensor out_ids;  // (rows) i32

@@ -7,6 +7,12 @@ namespace electra::test {
 // The tag of a test case that tests nothing without a CUDA backend: hides it there.
 inline constexpr const char* kOnDevice = kHasCudaBackend ? "" : "[.without a CUDA backend]";
 
+// The tag of a test case over many shapes, hidden unless asked for: ./test.sh --slow does.
+inline constexpr const char* kDeviceSweep = kHasCudaBackend ? "[.][sweep]" : "[.without a CUDA backend]";
+
+// OpRecord::ulps of a sweep: where a tensor has few elements, the naive form may happen to be right to the last digit.
+inline constexpr double kSweepUlps = 8;
+
 // What such a test asks for.
 inline constexpr DeviceKind kTestDevice = kGpuBuild == GpuBuild::CUDA ? DeviceKind::cuda : DeviceKind::simt;
 

@@ -1,6 +1,7 @@
 #include "tests/op_test.h"
 
 #include <algorithm>
+#include <bit>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstdlib>
@@ -205,6 +206,20 @@ std::vector<double> Random::normals(int64_t n, double scale, double mean) {
   for (double& x : v) x = rounded(DType::f32, mean + scale * normal());
   return v;
 }
+int64_t Random::extent(int64_t most) {
+  const int64_t edge = (1 + below(3)) << below(std::bit_width(static_cast<uint64_t>(most)));
+  return std::clamp<int64_t>(edge + below(5) - 2, 1, most);
+}
+
+std::vector<int64_t> Random::parts(int64_t total, int64_t most) {
+  std::vector<int64_t> lengths;
+  while (total > 0) {
+    lengths.push_back(below(5) == 0 ? 0 : std::min(total, extent(most)));
+    total -= lengths.back();
+  }
+  return lengths;
+}
+
 std::vector<double> Random::integers(int64_t n, int64_t limit) {
   std::vector<double> v(static_cast<size_t>(n));
   for (double& x : v) x = static_cast<double>(below(limit));

@@ -34,6 +34,8 @@ class Random {
   // Rounded to float, so that f32 and f64 runs read the same numbers.
   std::vector<double> normals(int64_t n, double scale = 1, double mean = 0);
   std::vector<double> integers(int64_t n, int64_t limit);
+  int64_t extent(int64_t most);     // 1 to most, near one, two or three times a power of two: the edges of vectors, warps and tiles
+  std::vector<int64_t> parts(int64_t total, int64_t most);  // lengths, some of them 0, that are total together
 
  private:
   uint64_t state_;

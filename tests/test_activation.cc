@@ -135,3 +135,11 @@ TEST_CASE("gelu on the device: traffic", traffic_tag()) {
         if (dtype == DType::bf16) check_whole_sectors(backward);
       }
 }
+
+TEST_CASE("gelu on the device: a sweep of sizes", kDeviceSweep) {
+  Random random(19);
+  for (int i = 0; i < 200; ++i) {
+    const int64_t n = random.extent(20000);
+    check_device(gelu_record({n}, random.normals(n, 2)));
+  }
+}

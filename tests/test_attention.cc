@@ -571,3 +571,17 @@ TEST_CASE("attention on the device: traffic", traffic_tag()) {
     }
   }
 }
+
+// Every length up to a block, alone in its tile and beside others.
+TEST_CASE("attention on the device: a sweep of short sequences", kDeviceSweep) {
+  for (int64_t n = 1; n <= 128; ++n)
+    check_device(attention_record({.lengths = {n, 0, 129 - n}, .spare = n % 3, .heads = 1 + n % 3, .head_dim = 64, .drop_p = n % 2 ? 0.1 : 0}));
+}
+
+TEST_CASE("attention on the device: a sweep of long sequences, by the kernels of either compute capability", kDeviceSweep) {
+  for (const int most : {80, 90}) {
+    const CapabilityLimit limit(most);
+    for (int64_t n = 129; n <= 640; n += 19)
+      check_device(attention_record({.lengths = {n, n % 100}, .spare = n % 5, .heads = 1, .head_dim = 64, .drop_p = n % 2 ? 0.1 : 0}));
+  }
+}

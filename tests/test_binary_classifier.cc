@@ -112,8 +112,9 @@ OpRecord head_record(int64_t rows, int64_t cols, const std::vector<double>& offs
   return record;
 }
 
-void check_on_device(int64_t rows, int64_t cols, const std::vector<double>& offsets) {
+void check_on_device(int64_t rows, int64_t cols, const std::vector<double>& offsets, double ulps = 2) {
   OpRecord record = head_record(rows, cols, offsets);
+  record.ulps = ulps;
   record.device_dtypes = {DType::f32, DType::bf16};
   check_device_with_every_gemm(record);
 }
@@ -449,4 +450,13 @@ TEST_CASE("binary_classifier: wrong tensors are named") {
   run.arguments().tensors["dx"].shape = {6, 4};
   run.arguments().tensors["dout_bias"].dtype = DType::f64;
   CHECK_THROWS_WITH(run.backward(), "[binary_classifier] dout_bias has type f64, expected f32");
+}
+
+// dout_bias is one sum of numbers of either sign, which may leave little.
+TEST_CASE("binary_classifier on the device: a sweep of rows and widths", kDeviceSweep) {
+  Random random(16);
+  for (int i = 0; i < 80; ++i) {
+    const int64_t rows = random.extent(300);
+    check_on_device(rows, random.extent(270), {0, static_cast<double>(rows / 3), static_cast<double>(rows - (i % 4 == 0 ? rows / 4 : 0))}, 4 * kSweepUlps);
+  }
 }

@@ -424,3 +424,16 @@ TEST_CASE("embedding on the device: traffic", traffic_tag()) {
     CHECK(words.shared_write_conflicts == 37);
   }
 }
+
+TEST_CASE("embedding on the device: a sweep of widths, lengths and vocabularies", kDeviceSweep) {
+  Random random(14);
+  for (int i = 0; i < 120; ++i) {
+    std::vector<double> offsets{0};
+    for (const int64_t n : random.parts(7 + random.extent(300), 64)) offsets.push_back(offsets.back() + static_cast<double>(n));
+    // Of two numbers the normalized values are 1 and −1, and gradients nothing but roundings.
+    OpRecord record = record_of({.capacity = static_cast<int64_t>(offsets.back()) + random.below(3), .vocab = random.extent(5000), .positions = 64,
+                                 .cols = 2 + random.extent(i % 10 == 0 ? 1100 : 300), .offsets = offsets, .drop_p = i % 2 ? 0.1 : 0});
+    record.ulps = kSweepUlps;
+    check_device(record);
+  }
+}

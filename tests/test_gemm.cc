@@ -52,8 +52,9 @@ OpRecord record_of(Extents e, bool transpose_a, bool transpose_b, bool accumulat
 
 // On the device, by every kind of product, with c of the operands' type and in fp32. Operands are exact in bf16, so that c has one
 // rounding to it (and what it accumulates to another), or none.
-void check_on_device(Extents e, bool transpose_a, bool transpose_b, bool accumulate) {
+void check_on_device(Extents e, bool transpose_a, bool transpose_b, bool accumulate, double ulps = 2) {
   OpRecord record = record_of(e, transpose_a, transpose_b, accumulate);
+  record.ulps = ulps;
   record.device_dtypes = {DType::f32, DType::bf16};
   record.bf16_ulps = accumulate ? 1.01 : 0.51;
   check_device_with_every_gemm(record);
@@ -252,4 +253,9 @@ TEST_CASE("gemm refuses what does not fit") {
   Run integers(record_of({4, 6, 8}, false, true), DType::f32);
   for (auto& [name, tensor] : integers.arguments().tensors) tensor.dtype = DType::i32;
   CHECK(error_of<ShapeError>([&] { integers.forward(); }) == "[gemm] expected f32 or f64, got i32");
+}
+
+TEST_CASE("gemm on the device: a sweep of extents", kDeviceSweep) {
+  Random random(11);
+  for (int i = 0; i < 300; ++i) check_on_device({random.extent(200), random.extent(200), random.extent(400)}, i & 1, i & 2, i & 4, kSweepUlps);
 }

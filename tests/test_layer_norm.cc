@@ -405,3 +405,14 @@ TEST_CASE("layer_norm on the device: traffic", traffic_tag()) {
     }
   }
 }
+
+TEST_CASE("layer_norm on the device: a sweep of widths", kDeviceSweep) {
+  Random random(13);
+  for (int64_t cols = 2; cols <= 2100; cols += cols < 300 ? 1 : 1 + random.below(60)) {
+    const int64_t rows = random.extent(40);
+    OpRecord record = record_of({.rows = rows, .cols = cols, .residual = cols % 2 == 0, .drop_p = cols % 3 == 0 ? 0.1 : 0,
+                                 .offsets = {0, static_cast<double>(rows / 2), static_cast<double>(rows - rows / 5)}});
+    record.ulps = kSweepUlps;
+    check_device(record);
+  }
+}

@@ -94,8 +94,9 @@ OpRecord record_of(const Options& o) {
   return record;
 }
 
-void check_on_device(const Options& o) {
+void check_on_device(const Options& o, double ulps = 2) {
   OpRecord record = record_of(o);
+  record.ulps = ulps;
   record.device_dtypes = {DType::f32, DType::bf16};
   check_device_with_every_gemm(record);
 }
@@ -280,4 +281,10 @@ TEST_CASE("linear on the device refuses what does not fit", kOnDevice) {
     Run doubles(record, DType::f64, {}, Backend::cuda);
     CHECK(error_of<ShapeError>([&] { doubles.forward(); }) == "[linear] expected f32 or bf16 on this device, got f64");
   }
+}
+
+TEST_CASE("linear on the device: a sweep of extents", kDeviceSweep) {
+  Random random(12);
+  for (int i = 0; i < 150; ++i)
+    check_on_device({.rows = random.extent(300), .in = random.extent(300), .out = random.extent(300), .epilogue = kEpilogues[i % 3]}, kSweepUlps);
 }

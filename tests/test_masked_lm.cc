@@ -286,10 +286,10 @@ TEST_CASE("masked_lm: the kernel at every edge of a vector, a chunk of ids and a
   check_kernel(masked_lm_record({.slots = 40, .vocab = 3000, .uniform = true}));
 }
 
-void check_kernels_in(const Options& options, std::vector<DType> types) {
+void check_kernels_in(const Options& options, std::vector<DType> types, double ulps = 8) {
   OpRecord record = masked_lm_record(options);
   record.device_dtypes = std::move(types);
-  record.ulps = 8;  // a probability's relative error is its logit's absolute one: roundings of numbers around 10, 2^-21 each
+  record.ulps = ulps;  // a probability's relative error is its logit's absolute one: roundings of numbers around 10, 2^-21 each
   check_kernel(record);
   check_device(record);
 }
@@ -669,4 +669,11 @@ TEST_CASE("masked_lm on the device: traffic", traffic_tag()) {
     // The four words of a slot's gradient, written one by one, 4 banks apart: 12 cycles a warp, once a tile of columns or block of rows.
     CHECK(backward.shared_write_conflicts == 12 * (kBlocks * kUsed / 32 + kTiles * kSplits * 4));
   }
+}
+
+TEST_CASE("masked_lm on the device: a sweep of slots, vocabularies and widths", kDeviceSweep) {
+  Random random(15);
+  for (int i = 0; i < 30; ++i)
+    check_kernels_in({.slots = random.extent(200), .vocab = 63 + random.extent(2000), .cols = 8 * random.extent(20), .disallow_correct = i % 3 == 0},
+                     {DType::f32, DType::bf16}, 4 * kSweepUlps);
 }

@@ -560,3 +560,22 @@ TEST_CASE("gather_rows on the device: traffic", traffic_tag()) {
                   2 * kCols * (accumulate ? kUsed : kRows));
     }
 }
+
+TEST_CASE("masking on the device: a sweep of lengths, rows and slots", kDeviceSweep) {
+  Random random(17);
+  for (int i = 0; i < 150; ++i) {
+    Masking m(random.parts(random.extent(2500), 1100), random.extent(100), random.bits());
+    m.with_replacement = i % 2;
+    m.state.step = static_cast<uint32_t>(i);
+    check_device(masking_record(m));
+    // Few slots share a row, and stand side by side; a third of the rows is not used.
+    const int64_t slots = random.extent(1500), size = slots + random.extent(1000);
+    std::vector<double> rows = random.integers(slots, size), weights;
+    std::sort(rows.begin(), rows.end());
+    for (const double row : rows) weights.push_back(static_cast<int64_t>(row) % 3 != 0);
+    check_device(corrupt_record(size, rows, weights, random.integers(slots, 50)));
+    OpRecord gather = gather_record(random.extent(200), size, rows, weights);
+    gather.ulps = gather.bf16_ulps = kSweepUlps;
+    check_device(gather);
+  }
+}

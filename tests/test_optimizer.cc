@@ -412,3 +412,12 @@ TEST_CASE("adamw on the device: traffic", traffic_tag()) {
       check_near(traffic.read_bytes + traffic.write_bytes, (has_copy ? 30 : 28) * kSize);
     }
 }
+
+TEST_CASE("adamw on the device: a sweep of sizes", kDeviceSweep) {
+  Random random(18);
+  for (int i = 0; i < 200; ++i) {
+    const int64_t n = random.extent(9000);
+    check_device(adamw_record(n, {.bias_correction = i % 2 == 0, .adam_step = static_cast<uint32_t>(1 + i)}));
+    if constexpr (kHasCudaBackend) check_copy(n);
+  }
+}

@@ -29,7 +29,13 @@ case "$*" in
 esac
 TEXT
 for test in test_simt_primitives test_simt_primitives_sm90 test_core test_gemm; do
-  echo 'echo "All tests passed (7 assertions in 2 test cases)"' | program tests/$test
+  program tests/$test <<'TEXT'
+case "$*" in
+  "--list-test-names-only [sweep]") [ "$(basename "$0")" != test_gemm ] || echo "a sweep" ;;
+  "[sweep]") echo "All tests passed (70 assertions in 1 test case)" ;;
+  *) echo "All tests passed (7 assertions in 2 test cases)" ;;
+esac
+TEXT
 done
 printf 'test_simt_primitives\ntest_simt_primitives_sm90\ntest_core\ntest_gemm\n' >"$build/device_tests"
 for bench in launch layer_norm optimizer gemm attention masked_lm binary_classifier masking; do
@@ -39,7 +45,7 @@ program bench/bench_step <<'TEXT'
 echo '{"config":"x","sequences":128,"seq_len":128,"step_ms":8.192,"tokens_per_second":2000000.0,"flops_per_step":1152.8e9}'
 TEXT
 
-readonly all=conformance,tests,bench,step,train
+readonly all=conformance,tests,sweeps,bench,step,train
 run_gpu() { # STATUS ARGUMENTS…
   local expected=$1 status=0
   shift
@@ -53,6 +59,8 @@ run_gpu 0 --stages $all
 has '^NVIDIA H100 80GB HBM3, electra 1.2.3 \(abc\), 20..-..-..T'
 has '^test_simt_primitives +passed .*All tests passed \(7 assertions'
 has '^test_gemm +passed '
+has '^test_gemm-sweep +passed .*70 assertions'
+[ "$(grep -c -e -sweep "$work/out/table.txt")" = 1 ] || fail "a test without a sweep was swept"
 has '^bench_gemm +passed .*2 figures, the best at 88 % of its ceiling'
 # 1152.8 GFLOP / 16384 tokens at 2 M tokens/s is 140.7 TFLOP/s, of 989.
 has '^step-small +passed .*8.19 ms a step, 2000000 tokens/s, 140.7 TFLOP/s, 14.2 % MFU'
