@@ -5,7 +5,7 @@
 namespace electra::test {
 
 // The tag of a test case that tests nothing without a CUDA backend: hides it there.
-inline constexpr const char* kOnDevice = kHasCudaBackend ? "" : "[.without a CUDA backend]";
+inline constexpr const char* kOnDevice = kHasCudaBackend ? "[device]" : "[.without a CUDA backend]";
 
 // The tag of a test case over many shapes, hidden unless asked for: ./test.sh --slow does.
 inline constexpr const char* kDeviceSweep = kHasCudaBackend ? "[.][sweep]" : "[.without a CUDA backend]";

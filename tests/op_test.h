@@ -99,7 +99,7 @@ struct Execution {
   DType dtype;
   Backend backend;
 };
-// f64 and f32 on the CPU, and device_dtypes on the CUDA backend where the build has one.
+// f64 and f32 on the CPU, and device_dtypes on the CUDA backend where the build has one and ELECTRA_ISA is not set.
 std::vector<Execution> executions(const OpRecord& record);
 std::string name_of(const Execution& execution);
 
@@ -147,7 +147,7 @@ void check_grad_modes(const OpRecord& record);
 // Two runs, and 1, 2 and 4 threads, give the same bits.
 void check_determinism(const OpRecord& record);
 // The CUDA kernels in each of record.device_dtypes: as check_kernel and check_grad_modes, and the same bits under every schedule.
-// Nothing without a CUDA backend in the build.
+// Nothing without a CUDA backend in the build, or with ELECTRA_ISA.
 void check_device(const OpRecord& record);
 // All of these.
 void check_op(const OpRecord& record);

@@ -10,7 +10,7 @@ namespace electra::test {
 // The tag of a test case about traffic: hides it in every other build.
 inline const char* traffic_tag() {
   if constexpr (kGpuBuild == GpuBuild::SIMT)
-    if (simt::is_check_build()) return "";
+    if (simt::is_check_build()) return kOnDevice;
   return "[.without counts of traffic]";
 }
 
