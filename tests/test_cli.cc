@@ -490,6 +490,31 @@ TEST_CASE("what cannot be read as text is an error, and no empty result") {
             .out.starts_with("the cat sat on the mat .\n"));
 }
 
+// Larger than what is read at once, with lines that are longer than that, empty ones, and one without a line feed at the end.
+TEST_CASE("tokenize gives the same lines for any number of threads and stops at a line that is not UTF-8") {
+  const test::TemporaryDirectory directory;
+  const std::string file = directory / "text";
+  std::string text, expected;
+  for (int i = 0; i < 60000; ++i) {
+    const int words = i % 20000 == 10000 ? 400000 : i % 7;
+    for (int k = 0; k < words; ++k) text += k > 0 ? " the" : "cat";
+    for (int k = 0; k < words; ++k) expected += k > 0 ? " the" : "cat";
+    text += i % 5 == 0 ? "\r\n" : "\n";
+    expected += "\n";
+  }
+  test::write_file(file, text + "sat");
+  const std::string command = "tokenize --vocab " + (models() / "vocab.txt") + " " + file + " --threads ";
+  CHECK((run(command + "1").out == expected + "sat\n"));
+  CHECK((run(command + "3").out == expected + "sat\n"));
+  test::write_file(file, text + "sat\nm\xC3\nsat\n");
+  for (const char* threads : {"1", "2"}) {
+    const Result result = run(command + threads);
+    CHECK(result.status == 1);
+    CHECK((result.out == expected + "sat\n"));
+    CHECK(result.err.find("[" + file + ":60002] expected UTF-8, got another encoding at byte 2 of the line") != std::string::npos);
+  }
+}
+
 TEST_CASE("a vocabulary that cannot be made is refused before any text is read") {
   for (const std::string size : {"5", "0", "-1", "16777217"})
     check_error("vocab train none.txt --out v.txt --size " + size, 2,

@@ -1,9 +1,11 @@
 // google mode against what the original's tokenizer wrote.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "tests/shared_data.h"
+#include "tests/straightforward_tokenizer.h"
 #include "tokenizer/tokenizer.h"
 
 using namespace electra;
@@ -35,4 +37,28 @@ TEST_CASE("uncased texts give the original's ids") {
 
 TEST_CASE("multilingual cased texts give the original's ids") {
   compare("electra-official-multilingual-cased.jsonl", "bert-base-multilingual-cased-vocab.txt", false);
+}
+
+// The same texts in every mode and with every published vocabulary, against the straightforward tokenizer.
+TEST_CASE("the golden texts are encoded as the straightforward tokenizer does") {
+  std::vector<std::string> texts;
+  for (const char* golden : {"electra-official-uncased.jsonl", "electra-official-multilingual-cased.jsonl"}) {
+    std::ifstream in(test::shared_data(std::string("golden/") + golden));
+    for (std::string line; std::getline(in, line);) texts.push_back(nlohmann::json::parse(line).at("text").get<std::string>());
+  }
+  for (const char* name : {"bert-base-uncased", "bert-base-cased", "bert-base-chinese", "bert-base-multilingual-cased"})
+    for (const TokenizerMode mode : {TokenizerMode::hf, TokenizerMode::google})
+      for (const bool lowercase : {true, false}) {
+        const Tokenizer tokenizer(Vocabulary::load(test::shared_data(std::string("vocab/") + name + "-vocab.txt")), {.mode = mode, .lowercase = lowercase, .strip_accents = {}});
+        const test::StraightforwardTokenizer straightforward(tokenizer.vocabulary(), tokenizer.options());
+        Encoding actual, expected;
+        for (const std::string& text : texts) {
+          tokenizer.encode(text, actual);
+          straightforward.encode(text, expected);
+          INFO(name << " " << text.substr(0, 200));
+          REQUIRE(actual.ids == expected.ids);
+          REQUIRE(actual.word_ids == expected.word_ids);
+          REQUIRE(actual.offsets == expected.offsets);
+        }
+      }
 }

@@ -1,10 +1,10 @@
 #include "tokenizer/tokenizer.h"
 
-#include <algorithm>
 #include <array>
 #include <string>
 
 #include "tokenizer/pre_tokenizer.h"
+#include "tokenizer/word_pieces.h"
 
 namespace electra {
 namespace {
@@ -17,82 +17,86 @@ size_t max_word_characters(TokenizerMode mode) { return mode == TokenizerMode::h
 struct Tokenizer::Impl {
   Vocabulary vocabulary;
   PreTokenizer pre_tokenizer;
-  size_t max_token_bytes = 0;            // of the text of any token, without "##"
-  std::array<int32_t, 5> special{};      // ids of the special tokens that hf mode finds in text
+  size_t word_limit;
+  WordPieces pieces;
+  std::array<int32_t, 5> special{};       // ids of the special tokens that hf mode finds in text
+  std::array<int32_t, 128> punctuation{};  // ids of ASCII characters as words
 
-  Impl(Vocabulary v, const TokenizerOptions& options) : vocabulary(std::move(v)), pre_tokenizer(options) {
-    for (const std::string& t : vocabulary.tokens()) max_token_bytes = std::max(max_token_bytes, t.size());
+  Impl(Vocabulary v, const TokenizerOptions& options)
+      : vocabulary(std::move(v)), pre_tokenizer(options), word_limit(max_word_characters(options.mode)), pieces(vocabulary, word_limit) {
     special = {vocabulary.pad(), vocabulary.unk(), vocabulary.cls(), vocabulary.sep(), vocabulary.mask()};
+    for (size_t c = 0; c < punctuation.size(); ++c) punctuation[c] = vocabulary.find(std::string(1, static_cast<char>(c))).value_or(vocabulary.unk());
   }
 
-  struct Buffers {
-    PreTokenizer::Buffers pre;
-    std::string piece;
-    std::vector<size_t> ends;  // in characters, of the pieces of one word
-    std::vector<int32_t> ids;
-  };
+  // The special token typed at text[at], or −1.
+  int32_t special_at(std::string_view text, size_t at) const {
+    if (text[at] == '[' && pre_tokenizer.options().mode == TokenizerMode::hf)
+      for (const int32_t s : special)
+        if (text.substr(at, vocabulary.token(s).size()) == vocabulary.token(s)) return s;
+    return -1;
+  }
 
-  // Greedy longest match from the left; any failure makes the whole word [UNK].
-  void split_word(const Word& word, Buffers& b) const {
-    b.ids.clear();
-    b.ends.clear();
-    const size_t n = word.characters();
-    bool known = n <= max_word_characters(pre_tokenizer.options().mode);
-    for (size_t begin = 0; known && begin < n;) {
-      size_t end = n;
-      int32_t id = -1;
-      for (; end > begin; --end) {
-        const size_t bytes = word.starts[end] - word.starts[begin];
-        if (bytes > max_token_bytes) continue;
-        b.piece.assign(begin > 0 ? "##" : "");
-        b.piece.append(word.text, word.starts[begin], bytes);
-        if (const auto found = vocabulary.find(b.piece)) {
-          id = *found;
-          break;
-        }
-      }
-      known = id >= 0;
-      b.ids.push_back(id);
-      b.ends.push_back(end);
+  // Offsets and word number of the pieces of a word, ids[first] and after. source(k) is where byte k of the word stems from.
+  template <class Source> void describe_word(Encoding& out, size_t first, size_t bytes, Source source) const {
+    const int32_t word = out.word_ids.empty() ? 0 : out.word_ids.back() + 1;
+    size_t begin = 0;
+    for (size_t k = first; k < out.ids.size(); ++k) {
+      const size_t end = out.ids[k] == vocabulary.unk() ? bytes : begin + pieces.length(out.ids[k]);
+      out.offsets.push_back({source(begin).begin, source(end - 1).end});
+      out.word_ids.push_back(word);
       begin = end;
     }
-    if (known) return;
-    b.ids.assign(1, vocabulary.unk());
-    b.ends.assign(1, n);
   }
 
-  // Where the next special token typed in text begins, and which it is; text.size() where there is none.
-  size_t find_special(std::string_view text, size_t from, int32_t& id) const {
-    for (size_t at = text.find('[', from); at != std::string_view::npos; at = text.find('[', at + 1))
-      for (const int32_t s : special)
-        if (text.substr(at, vocabulary.token(s).size()) == vocabulary.token(s)) {
-          id = s;
-          return at;
-        }
-    return text.size();
-  }
-
-  // Calls emit(id, range, word index) for each piece.
-  template <class Emit> void encode(std::string_view text, Emit emit) const {
-    static thread_local Buffers b;
-    int32_t word_index = 0;
+  // Appends the ids of a text. describe(first, bytes, source) is called when those of a word, from ids[first] on, are there.
+  template <class Describe> void encode(std::string_view text, std::vector<int32_t>& ids, Describe describe) const {
+    static thread_local Word buffer;
+    const auto make_unknown = [&](size_t first) {
+      ids.resize(first);
+      ids.push_back(vocabulary.unk());
+    };
+    const auto add_word = [&](const Word& word) {
+      const size_t first = ids.size();
+      bool known = word.characters <= word_limit;
+      WordPieces::Match match(pieces, ids);
+      for (size_t k = 0; known && k < word.text.size(); ++k) known = match.feed(static_cast<uint8_t>(word.text[k]));
+      if (!known || !match.finish()) make_unknown(first);
+      describe(first, word.text.size(), [&](size_t k) { return word.source[k]; });
+    };
+    const auto source_from = [](size_t begin) {
+      return [begin](size_t k) { return ByteRange{static_cast<uint32_t>(begin + k), static_cast<uint32_t>(begin + k + 1)}; };
+    };
+    const auto byte_at = [&](size_t k) { return static_cast<uint8_t>(text[k]); };
     for (size_t at = 0; at < text.size();) {
-      int32_t id = -1;
-      const size_t end = pre_tokenizer.options().mode == TokenizerMode::hf ? find_special(text, at, id) : text.size();
-      pre_tokenizer.for_each_word(text.substr(at, end - at), static_cast<uint32_t>(at), b.pre, [&](const Word& word) {
-        split_word(word, b);
-        size_t first = 0;
-        for (size_t k = 0; k < b.ids.size(); ++k) {
-          emit(b.ids[k], ByteRange{word.source[first].begin, word.source[b.ends[k] - 1].end}, word_index);
-          first = b.ends[k];
+      const size_t begin = at, first = ids.size();
+      switch (pre_tokenizer.kind(byte_at(at))) {
+        case AsciiKind::space:
+        case AsciiKind::removed: ++at; break;
+        case AsciiKind::punctuation: {
+          const int32_t typed = special_at(text, at);
+          at += typed >= 0 ? vocabulary.token(typed).size() : 1;
+          ids.push_back(typed >= 0 ? typed : punctuation[byte_at(begin)]);
+          describe(first, at - begin, [&](size_t) { return ByteRange{static_cast<uint32_t>(begin), static_cast<uint32_t>(at)}; });
+          break;
         }
-        ++word_index;
-      });
-      at = end;
-      if (id < 0) continue;
-      const size_t length = vocabulary.token(id).size();
-      emit(id, ByteRange{static_cast<uint32_t>(at), static_cast<uint32_t>(at + length)}, word_index++);
-      at += length;
+        case AsciiKind::word: {
+          WordPieces::Match match(pieces, ids);
+          bool known = true;
+          for (uint8_t c; at < text.size() && (c = pre_tokenizer.word_byte(byte_at(at))) != 0; ++at) known = known && match.feed(c);
+          if (at < text.size()) {
+            const AsciiKind next = pre_tokenizer.kind(byte_at(at));
+            if (next == AsciiKind::removed || next == AsciiKind::other) {  // the word goes on
+              ids.resize(first);
+              at = pre_tokenizer.words_until_ascii(text, begin, buffer, add_word);
+              break;
+            }
+          }
+          if (!known || at - begin > word_limit || !match.finish()) make_unknown(first);
+          describe(first, at - begin, source_from(begin));
+          break;
+        }
+        case AsciiKind::other: at = pre_tokenizer.words_until_ascii(text, at, buffer, add_word); break;
+      }
     }
   }
 };
@@ -110,15 +114,11 @@ void Tokenizer::encode(std::string_view text, Encoding& out) const {
   out.ids.clear();
   out.offsets.clear();
   out.word_ids.clear();
-  impl_->encode(text, [&](int32_t id, ByteRange range, int32_t word) {
-    out.ids.push_back(id);
-    out.offsets.push_back(range);
-    out.word_ids.push_back(word);
-  });
+  impl_->encode(text, out.ids, [&](size_t first, size_t bytes, auto source) { impl_->describe_word(out, first, bytes, source); });
 }
 
 void Tokenizer::encode_ids(std::string_view text, std::vector<int32_t>& ids) const {
-  impl_->encode(text, [&](int32_t id, ByteRange, int32_t) { ids.push_back(id); });
+  impl_->encode(text, ids, [](size_t, size_t, auto) {});
 }
 
 }  // namespace electra

@@ -25,6 +25,7 @@ struct TokenizerOptions {
 // Half-open range of the original text, in bytes.
 struct ByteRange {
   uint32_t begin = 0, end = 0;
+  bool operator==(const ByteRange&) const = default;
 };
 
 // One text, without [CLS] and [SEP]. Buffers keep their capacity from call to call.

@@ -7,6 +7,9 @@
 #include <unicode/utf8.h>
 #include <unicode/uversion.h>
 
+#include <cstdint>
+#include <cstring>
+
 namespace electra::unicode {
 namespace {
 
@@ -54,6 +57,11 @@ std::u32string to_utf32(const icu::UnicodeString& text) {
 size_t find_invalid_utf8(std::string_view text) {
   size_t at = 0;
   while (at < text.size()) {
+    for (uint64_t bytes; at + sizeof bytes <= text.size(); at += sizeof bytes) {  // ASCII, eight at a time
+      std::memcpy(&bytes, text.data() + at, sizeof bytes);
+      if (bytes & 0x8080808080808080u) break;
+    }
+    if (at == text.size()) break;
     const auto byte = static_cast<unsigned char>(text[at]);
     if (byte < 0x80) {
       ++at;
@@ -77,13 +85,6 @@ size_t find_invalid_utf8(std::string_view text) {
     at += static_cast<size_t>(length);
   }
   return kValid;
-}
-
-char32_t decode(std::string_view text, size_t& at) {
-  UChar32 c = 0;
-  const char* const bytes = text.data();
-  U8_NEXT_UNSAFE(bytes, at, c);
-  return static_cast<char32_t>(c);
 }
 
 void append_utf8(char32_t c, std::string& text) {

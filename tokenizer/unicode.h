@@ -12,7 +12,24 @@ inline constexpr size_t kValid = static_cast<size_t>(-1);
 // Byte offset of the first ill-formed UTF-8 sequence, or kValid.
 size_t find_invalid_utf8(std::string_view text);
 // Decodes the code point at text[at] of valid UTF-8 and moves at behind it.
-char32_t decode(std::string_view text, size_t& at);
+inline char32_t decode(std::string_view text, size_t& at) {
+  const auto byte = [&](size_t k) { return static_cast<char32_t>(static_cast<unsigned char>(text[at + k])); };
+  const char32_t lead = byte(0);
+  char32_t c = lead;
+  size_t length = 1;
+  if (lead >= 0xF0) {
+    c = (lead & 7) << 18 | (byte(1) & 63) << 12 | (byte(2) & 63) << 6 | (byte(3) & 63);
+    length = 4;
+  } else if (lead >= 0xE0) {
+    c = (lead & 15) << 12 | (byte(1) & 63) << 6 | (byte(2) & 63);
+    length = 3;
+  } else if (lead >= 0xC0) {
+    c = (lead & 31) << 6 | (byte(1) & 63);
+    length = 2;
+  }
+  at += length;
+  return c;
+}
 void append_utf8(char32_t c, std::string& text);
 
 // What the cleaning step removes: in hf mode Cc, Cf and Co as of Unicode 8, in google mode every category C…; never tab, line

@@ -147,7 +147,7 @@ VocabularyTrainer::VocabularyTrainer(const VocabularyTrainerOptions& options)
 }
 
 void VocabularyTrainer::add(std::string_view text) {
-  pre_tokenizer_.for_each_word(text, 0, buffers_, [&](const Word& word) { ++counts_[word.text]; });
+  pre_tokenizer_.for_each_word(text, word_, [&](const Word& word) { ++counts_[word.text]; });
 }
 
 std::vector<std::string> VocabularyTrainer::train() const {

@@ -39,7 +39,7 @@ class VocabularyTrainer {
  private:
   VocabularyTrainerOptions options_;
   PreTokenizer pre_tokenizer_;
-  PreTokenizer::Buffers buffers_;
+  Word word_;
   std::unordered_map<std::string, int64_t> counts_;
 };
 

@@ -1,8 +1,7 @@
 // electra tokenize: one text a line in, one line of tokens out.
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <fstream>
 #include <iostream>
@@ -24,7 +23,8 @@ struct Arguments {
   TokenizerArguments tokenizer;
 };
 
-constexpr size_t kLinesPerRound = 4096;
+// What one thread takes at a time, and how many of these are read at once for each thread; a longer line is read whole.
+constexpr size_t kPartBytes = 64 << 10, kPartsPerThread = 4;
 
 // [begin, end) of a piece in code points: counts the bytes that begin one.
 class CodePoints {
@@ -46,14 +46,24 @@ class CodePoints {
   int64_t count_ = 0;
 };
 
+// Appends the result of one line to a part's output. One formatter a thread: its buffers are used again.
 class LineFormatter {
  public:
   LineFormatter(const Tokenizer& tokenizer, const Arguments& args) : tokenizer_(tokenizer), args_(args) {}
 
-  std::string operator()(const std::string& line) const {
-    Encoding e;
-    tokenizer_.encode(line, e);
+  void append(std::string_view line, std::string& out) {
     const Vocabulary& v = tokenizer_.vocabulary();
+    if (args_.output != "jsonl") {
+      ids_.clear();
+      if (args_.special) ids_.push_back(v.cls());
+      tokenizer_.encode_ids(line, ids_);
+      if (args_.special) ids_.push_back(v.sep());
+      if (args_.output == "ids") append_ids(out);
+      else append_tokens(out);
+      return;
+    }
+    Encoding& e = encoding_;
+    tokenizer_.encode(line, e);
     if (args_.special) {
       e.ids.insert(e.ids.begin(), v.cls());
       e.offsets.insert(e.offsets.begin(), ByteRange{});
@@ -62,10 +72,8 @@ class LineFormatter {
       e.offsets.push_back({});
       e.word_ids.push_back(-1);
     }
-    if (args_.output == "ids") return fmt::format("{}\n", fmt::join(e.ids, " "));
     std::vector<std::string> tokens;
     for (const int32_t id : e.ids) tokens.push_back(v.token(id));
-    if (args_.output == "tokens") return fmt::format("{}\n", fmt::join(tokens, " "));
     nlohmann::ordered_json json = {{"tokens", tokens}, {"ids", e.ids}};
     json["offsets"] = nlohmann::json::array();
     CodePoints begins(line), ends(line);
@@ -75,48 +83,105 @@ class LineFormatter {
     }
     json["word_ids"] = nlohmann::json::array();
     for (const int32_t w : e.word_ids) json["word_ids"].push_back(w < 0 ? nlohmann::ordered_json() : nlohmann::ordered_json(w));
-    return json.dump(-1, ' ', false) + "\n";
+    out.append(json.dump(-1, ' ', false)).push_back('\n');
   }
 
  private:
+  void append_ids(std::string& out) const {
+    constexpr size_t kDigits = 11;  // of an int32_t, with the space behind it
+    const size_t before = out.size();
+    out.resize(before + ids_.size() * kDigits + 1);
+    char* at = out.data() + before;
+    for (const int32_t id : ids_) {
+      at = std::to_chars(at, at + kDigits, id).ptr;
+      *at++ = ' ';
+    }
+    if (!ids_.empty()) --at;
+    *at++ = '\n';
+    out.resize(static_cast<size_t>(at - out.data()));
+  }
+  void append_tokens(std::string& out) const {
+    for (size_t k = 0; k < ids_.size(); ++k) {
+      if (k > 0) out.push_back(' ');
+      out.append(tokenizer_.vocabulary().token(ids_[k]));
+    }
+    out.push_back('\n');
+  }
+
   const Tokenizer& tokenizer_;
   const Arguments& args_;
+  Encoding encoding_;
+  std::vector<int32_t> ids_;
 };
 
-void run_stream(std::istream& in, const std::string& name, const LineFormatter& format, ThreadPool& pool) {
-  std::vector<std::string> lines, results;
-  int64_t line_number = 0;
-  const auto flush = [&] {
-    results.resize(lines.size());
-    pool.parallel_for(static_cast<int64_t>(lines.size()), [&](int64_t i, int) {
-      results[static_cast<size_t>(i)] = format(lines[static_cast<size_t>(i)]);
-    });
-    for (const std::string& r : results) std::fwrite(r.data(), 1, r.size(), stdout);
-    lines.clear();
-  };
-  for (std::string line; std::getline(in, line);) {
-    ++line_number;
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (const size_t bad = unicode::find_invalid_utf8(line); bad != unicode::kValid) {
-      flush();
-      throw DataError(name + ":" + std::to_string(line_number), "expected UTF-8, got another encoding at byte " + std::to_string(bad + 1) + " of the line");
+// Whole lines of the input, what becomes of them, and the first line that is not UTF-8.
+struct Part {
+  std::string_view text;
+  std::string out;
+  int64_t lines = 0;
+  size_t bad = unicode::kValid;  // the byte of line number `lines` that is wrong
+
+  void run(LineFormatter& format) {
+    out.clear();
+    lines = 0;
+    bad = unicode::kValid;
+    for (size_t at = 0; at < text.size() && bad == unicode::kValid;) {
+      const size_t end = std::min(text.find('\n', at), text.size());
+      std::string_view line = text.substr(at, end - at);
+      if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
+      ++lines;
+      bad = unicode::find_invalid_utf8(line);
+      if (bad == unicode::kValid) format.append(line, out);
+      at = end + 1;
     }
-    lines.push_back(std::move(line));
-    if (lines.size() == kLinesPerRound) flush();
   }
-  flush();
+};
+
+// Reads blocks of whole lines, whose parts run in parallel and are written in order: memory does not grow with the input, except
+// for its longest line.
+void run_stream(std::istream& in, const std::string& name, std::vector<LineFormatter>& formats, ThreadPool& pool) {
+  std::string block(kPartBytes * kPartsPerThread * formats.size(), '\0');
+  std::vector<Part> parts;
+  size_t held = 0;  // bytes in the block
+  int64_t line_number = 0;
+  do {
+    if (held == block.size()) block.resize(2 * block.size());  // a line that does not end in it
+    in.read(block.data() + held, static_cast<std::streamsize>(block.size() - held));
+    held += static_cast<size_t>(in.gcount());
+    const std::string_view text(block.data(), held);
+    const size_t last = text.rfind('\n');
+    const size_t whole = in.eof() ? held : last == std::string_view::npos ? 0 : last + 1;
+    size_t used = 0;
+    for (size_t at = 0; at < whole; ++used) {
+      const size_t feed = at + kPartBytes < whole ? text.find('\n', at + kPartBytes) : std::string_view::npos;
+      const size_t end = feed < whole ? feed + 1 : whole;
+      if (used == parts.size()) parts.emplace_back();
+      parts[used].text = text.substr(at, end - at);
+      at = end;
+    }
+    pool.parallel_for(static_cast<int64_t>(used), [&](int64_t i, int worker) { parts[static_cast<size_t>(i)].run(formats[static_cast<size_t>(worker)]); });
+    for (size_t i = 0; i < used; ++i) {
+      const Part& part = parts[i];
+      std::fwrite(part.out.data(), 1, part.out.size(), stdout);
+      line_number += part.lines;
+      if (part.bad != unicode::kValid)
+        throw DataError(name + ":" + std::to_string(line_number), "expected UTF-8, got another encoding at byte " + std::to_string(part.bad + 1) + " of the line");
+    }
+    held -= whole;
+    std::memmove(block.data(), block.data() + whole, held);
+  } while (in);
   if (in.bad()) throw IoError(name, std::string("expected to read a text file, got '") + std::strerror(errno) + "'");
 }
 
 int tokenize(const Arguments& args, int threads) {
   const Tokenizer tokenizer(Vocabulary::load(args.vocabulary), args.tokenizer.options());
-  const LineFormatter format(tokenizer, args);
+  std::vector<LineFormatter> formats(static_cast<size_t>(threads), LineFormatter(tokenizer, args));
   ThreadPool pool(threads);
-  if (args.files.empty()) run_stream(std::cin, "standard input", format, pool);
+  if (args.files.empty()) run_stream(std::cin, "standard input", formats, pool);
   for (const std::string& file : args.files) {
     std::ifstream in(file, std::ios::binary);
     if (!in) throw IoError(file, std::string("expected to read a text file, got '") + std::strerror(errno) + "'");
-    run_stream(in, file, format, pool);
+    run_stream(in, file, formats, pool);
   }
   return 0;
 }
