@@ -167,13 +167,13 @@ TEST_CASE("random vocabularies split random words alike") {
       const std::string piece = (random() % 2 ? "##" : "") + word(round % 5 == 0 ? 30 : 6);
       if (std::find(pieces.begin(), pieces.end(), piece) == pieces.end()) pieces.push_back(piece);
     }
-    if (round % 7 == 0) pieces.insert(pieces.end(), {"##", "#", repeat("d", 150), repeat("d", 250)});
+    if (round % 7 == 0) pieces.insert(pieces.end(), {"##", "#", repeat("d", 100), repeat("d", 200), repeat("d", 250)});
     TokenizerOptions options;
     options.mode = round % 2 ? TokenizerMode::hf : TokenizerMode::google;
     options.strip_accents = false;
     Comparison comparison(Vocabulary::from_tokens(with_special(pieces), "random"), options);
     for (int i = 0; i < 300; ++i) comparison.check(i % 3 == 0 ? word(40) : word(8) + " " + word(8) + word(3) + "# " + word(120));
-    for (const int n : {149, 150, 151, 199, 200, 201, 250}) comparison.check(repeat("d", n));
+    for (const int n : {99, 100, 101, 199, 200, 201, 250}) comparison.check(repeat("d", n));
     tokens += comparison.tokens();
     unknown += comparison.unknown();
   }
@@ -187,7 +187,7 @@ TEST_CASE("adversarial texts are encoded alike") {
                                     "İ", "İİ", "ıI", "I\u0307", "\u0130\u0316\u0307", "e\u0301\u0316", "e\u0316\u0301", "\u0301", "!\u0301!", "[\u0301MASK]", "[MASK]\u0301",
                                     "\u0301[MASK]", "e[MASK]\u0301", "[[MASK]]", "[MASK][MASK]", "[mask]", "[MASK", "[", "x[", "é[", "é[SEP]", "的[CLS]的",
                                     "\U0002B820\U0002B91F\U0002B920", "\uFA6E\uFA70\U0002FA1F", "的a的", "\u2260", "a\u2260b", "\u037E\u1FEF", "\uAC00\uAC01", "\u1100\u1161\u11A8",
-                                    "\u0344\u0F73\u0F75\u0F81", "\U0001D15E\U0001D165", "a\u0323\u0307\u0345", "\u3099\u302A\u302E", "a\u2028b\u2029c\u0085d\x0B" "e\x0C" "f\x1C" "g"};
+                                    "\u0344\u0F73\u0F75\u0F81", "\U0001D15E\U0001D165", "a\u1DF6\u1DF9", "a\u1DF6\u0941\u1DF9", "a\u0323\u0307\u0345", "\u3099\u302A\u302E", "a\u2028b\u2029c\u0085d\x0B" "e\x0C" "f\x1C" "g"};
   for (const int n : {99, 100, 101, 149, 199, 200, 201, 5000})
     for (const std::string& letter : std::vector<std::string>{"a", "é", "ж", "的", "\u0301", "e\u0301", "\U0001D160", "\uAC01", "\x01", "Σ", "'", "ab", "!\u0301"}) {
       texts.push_back(repeat(letter, n));

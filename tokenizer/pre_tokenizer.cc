@@ -90,15 +90,13 @@ std::vector<PreTokenizer::Mapped> PreTokenizer::map(char32_t c) const {
   return out;
 }
 
-// google mode applies the final-sigma rule, as Python's lower() does: a capital sigma that ends a word becomes ς. The words meant
-// are what white space and Chinese characters separate.
+// google mode applies the final-sigma rule, as Python's lower() does: a capital sigma that ends a word becomes ς. White space
+// and Chinese characters have no case, so that the look to either side ends there.
 bool PreTokenizer::is_final_sigma(std::string_view text, size_t begin, size_t end) const {
   if (options_.mode != TokenizerMode::google || !options_.lowercase) return false;
   enum class Seen { cased, other, nothing };
   const auto look = [&](char32_t c) {
-    const uint8_t flags = page(c).entries[c & 255].flags;
-    if (flags & (kSpace | kAlone)) return Seen::other;
-    if (flags & kRemoved || unicode::is_case_ignorable(c)) return Seen::nothing;
+    if (page(c).entries[c & 255].flags & kRemoved || unicode::is_case_ignorable(c)) return Seen::nothing;
     return unicode::is_cased(c) ? Seen::cased : Seen::other;
   };
   Seen before = Seen::nothing, after = Seen::nothing;
