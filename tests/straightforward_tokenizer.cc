@@ -1,5 +1,7 @@
 #include "tests/straightforward_tokenizer.h"
 
+#include <algorithm>
+
 #include "tokenizer/unicode.h"
 
 namespace electra::test {
@@ -56,8 +58,8 @@ void StraightforwardTokenizer::encode_segment(std::string_view text, uint32_t ba
   for (size_t at = 0; at < text.size();) {
     const size_t begin = at;
     const char32_t c = unicode::decode(text, at);
+    if (unicode::is_removed(c, options_.mode)) continue;
     const bool space = unicode::is_white_space(c), chinese = options_.split_chinese && unicode::is_chinese(c, options_.mode);
-    if (!space && unicode::is_removed(c, options_.mode)) continue;
     if (space || chinese) end_span();
     if (space) continue;
     raw.push_back(c);
@@ -78,26 +80,38 @@ std::u32string StraightforwardTokenizer::lowercase(const std::u32string& raw, si
   return std::u32string(1, preceded && !followed ? 0x03C2 : 0x03C3);
 }
 
-// Lower case and accents, in the mode's order; canonical order of what combining marks remain.
+// Lower case and accents, in the mode's order. Canonical order, too, deals out the characters of the text in their order, as transformers
+// does: the first character that one becomes takes the next, the others have that of what stands before.
 void StraightforwardTokenizer::map_span(const std::u32string& raw, const std::vector<ByteRange>& raw_source, Word& mapped) const {
-  size_t run = 0;  // where the current run of combining marks begins in mapped
+  struct Part {
+    char32_t c;
+    int combining;
+    bool first;
+  };
+  const bool lower_first = options_.mode == TokenizerMode::google && options_.lowercase;
+  std::vector<Part> parts;
   for (size_t i = 0; i < raw.size(); ++i) {
-    const bool lower_first = options_.mode == TokenizerMode::google && options_.lowercase;
+    const size_t before = parts.size();
     for (const char32_t l : lower_first ? lowercase(raw, i) : std::u32string(1, raw[i]))
-      for (const char32_t p : strip_accents_ ? unicode::decompose(l, options_.mode) : std::u32string(1, l)) {
-        const int combining = strip_accents_ ? unicode::combining_class(p) : 0;
-        size_t at = mapped.text.size();
-        if (strip_accents_ && unicode::is_nonspacing_mark(p, options_.mode)) {
-          if (combining == 0) run = at;
-          continue;
-        }
-        while (combining != 0 && at > run && unicode::combining_class(mapped.text[at - 1]) > combining) --at;
-        const std::u32string out =
-            options_.mode == TokenizerMode::hf && options_.lowercase ? unicode::lowercase(p) : std::u32string(1, p);
-        mapped.text.insert(at, out);
-        mapped.source.insert(mapped.source.begin() + static_cast<ptrdiff_t>(at), out.size(), raw_source[i]);
-        if (combining == 0) run = mapped.text.size();
-      }
+      for (const char32_t p : strip_accents_ ? unicode::decompose(l, options_.mode) : std::u32string(1, l))
+        parts.push_back({p, strip_accents_ ? unicode::combining_class(p, options_.mode) : 0, parts.size() == before});
+  }
+  for (size_t begin = 0; begin < parts.size();) {
+    size_t end = begin + 1;
+    if (parts[begin].combining != 0) {
+      while (end < parts.size() && parts[end].combining != 0) ++end;
+      std::stable_sort(parts.begin() + static_cast<ptrdiff_t>(begin), parts.begin() + static_cast<ptrdiff_t>(end), [](const Part& a, const Part& b) { return a.combining < b.combining; });
+    }
+    begin = end;
+  }
+  size_t taken = 0;
+  for (const Part& part : parts) {
+    taken += part.first;
+    if (strip_accents_ && unicode::is_nonspacing_mark(part.c, options_.mode)) continue;
+    const bool lower_last = options_.mode == TokenizerMode::hf && options_.lowercase;
+    const std::u32string out = lower_last ? unicode::lowercase(part.c) : std::u32string(1, part.c);
+    mapped.text += out;
+    mapped.source.insert(mapped.source.end(), out.size(), raw_source[taken - 1]);
   }
 }
 

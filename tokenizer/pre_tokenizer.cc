@@ -1,5 +1,7 @@
 #include "tokenizer/pre_tokenizer.h"
 
+#include <algorithm>
+
 namespace electra {
 namespace {
 
@@ -44,21 +46,23 @@ const PreTokenizer::Page& PreTokenizer::make_page(char32_t number) const {
   for (char32_t low = 0; low < 256; ++low) {
     const char32_t c = number << 8 | low;
     Entry& e = made->entries[low];
-    if (unicode::is_white_space(c)) e.flags = kSpace;
-    else if (unicode::is_removed(c, options_.mode)) e.flags = kRemoved;
+    if (unicode::is_removed(c, options_.mode)) e.flags = kRemoved;
+    else if (unicode::is_white_space(c)) e.flags = kSpace;
     else if (options_.split_chinese && unicode::is_chinese(c, options_.mode)) e.flags = kAlone;
     if (e.flags & (kSpace | kRemoved)) continue;
     const std::vector<Mapped> mapped = map(c);
-    const bool one = mapped.size() == 1 && mapped[0].size > 0 && mapped[0].combining == 0 && !mapped[0].punctuation;
+    const auto stays = [](const Mapped& m) { return m.size > 0 || m.combining == 0; };
     const bool in_context = c == kCapitalSigma && options_.mode == TokenizerMode::google && options_.lowercase;
-    if (one && e.flags == 0 && !in_context) {
-      e.size = mapped[0].size;
-      mapped[0].text().copy(e.utf8, sizeof e.utf8);
-      continue;
+    const Mapped& one = mapped.front();
+    if (e.flags == 0 && !in_context && one.size > 0 && one.combining == 0 && !one.punctuation && std::none_of(mapped.begin() + 1, mapped.end(), stays)) {
+      e.size = one.size;
+      one.text().copy(e.utf8, sizeof e.utf8);
+      if (mapped.size() == 1) continue;
+    } else {
+      e.flags |= kSeveral;
     }
-    e.flags |= kSeveral;
     e.first = static_cast<uint16_t>(made->mapped.size());
-    e.size = static_cast<uint8_t>(mapped.size());
+    e.count = static_cast<uint16_t>(mapped.size());
     made->mapped.insert(made->mapped.end(), mapped.begin(), mapped.end());
   }
   const Page* expected = nullptr;
@@ -73,9 +77,9 @@ std::vector<PreTokenizer::Mapped> PreTokenizer::map(char32_t c) const {
   const bool lower_last = options_.mode == TokenizerMode::hf && options_.lowercase;
   for (const char32_t l : lower_first ? unicode::lowercase(c) : std::u32string(1, c))
     for (const char32_t p : strip_accents_ ? unicode::decompose(l, options_.mode) : std::u32string(1, l)) {
-      const int combining = strip_accents_ ? unicode::combining_class(p) : 0;
+      const auto combining = static_cast<uint8_t>(strip_accents_ ? unicode::combining_class(p, options_.mode) : 0);
       if (strip_accents_ && unicode::is_nonspacing_mark(p, options_.mode)) {
-        if (combining == 0) out.push_back({});
+        out.emplace_back().combining = combining;
         continue;
       }
       for (const char32_t o : lower_last ? unicode::lowercase(p) : std::u32string(1, p)) {
@@ -83,7 +87,7 @@ std::vector<PreTokenizer::Mapped> PreTokenizer::map(char32_t c) const {
         unicode::append_utf8(o, utf8);
         Mapped& m = out.emplace_back();
         m.size = static_cast<uint8_t>(utf8.copy(m.utf8, sizeof m.utf8));
-        m.combining = static_cast<uint8_t>(combining);
+        m.combining = combining;
         m.punctuation = unicode::is_punctuation(o, options_.mode);
       }
     }
@@ -105,17 +109,48 @@ bool PreTokenizer::is_final_sigma(std::string_view text, size_t begin, size_t en
   return before == Seen::cased && after != Seen::cased;
 }
 
-// Canonical order: behind the marks of a lower or equal combining class.
-void PreTokenizer::insert_mark(Word& word, const Mapped& mark, ByteRange source) {
-  size_t at = word.text.size();
-  while (at > word.run) {
-    size_t before = at;
-    if (unicode::combining_class(decode_before(word.text, before)) <= mark.combining) break;
-    at = before;
+bool PreTokenizer::has_starter(char32_t c) const {
+  const Page& p = page(c);
+  const Entry& e = p.entries[c & 255];
+  if (e.flags & kRemoved) return false;
+  const auto begin = p.mapped.begin() + e.first;
+  return e.count == 0 || std::any_of(begin, begin + e.count, [](const Mapped& m) { return m.combining == 0; });
+}
+
+// text[at] becomes, among others, a mark that is kept. Appends the kept ones of the run of marks it belongs to in canonical order and
+// returns where the run ends. As in transformers, order is restored before marks are dropped, and characters of the text are given out
+// in order: each mark that is the first its character becomes takes the next one, the others have that of the mark before.
+size_t PreTokenizer::append_marks(std::string_view text, size_t at, Word& word) const {
+  const auto decode_at = [&](size_t begin) { return unicode::decode(text, begin); };
+  while (at > 0 && !has_starter(decode_at(at))) decode_before(text, at);
+  word.marks.clear();
+  word.marked.clear();
+  ByteRange source;
+  for (bool begun = false; at < text.size(); begun = true) {
+    const size_t begin = at;
+    const char32_t c = unicode::decode(text, at);
+    const Page& p = page(c);
+    const Entry& e = p.entries[c & 255];
+    if (e.flags & kRemoved) continue;
+    const bool starter = has_starter(c);
+    if (starter && begun) {
+      at = begin;
+      break;
+    }
+    if (starter) source = range(begin, at);
+    else word.marked.push_back(range(begin, at));
+    for (size_t k = e.first; k < size_t{e.first} + e.count; ++k) {
+      const Mapped& m = p.mapped[k];
+      if (m.combining != 0) word.marks.push_back({m.combining, m.size, k == e.first, {m.utf8[0], m.utf8[1], m.utf8[2], m.utf8[3]}});
+    }
   }
-  word.text.insert(at, mark.text());
-  word.source.insert(word.source.begin() + static_cast<ptrdiff_t>(at), mark.size, source);
-  ++word.characters;
+  std::stable_sort(word.marks.begin(), word.marks.end(), [](const Word::Mark& a, const Word::Mark& b) { return a.combining < b.combining; });
+  size_t next = 0;
+  for (const Word::Mark& m : word.marks) {
+    if (m.first) source = word.marked[next++];
+    if (m.size > 0) append(word, {m.utf8, m.size}, source);
+  }
+  return at;
 }
 
 }  // namespace electra

@@ -17,7 +17,14 @@ struct Word {
   std::string text;
   std::vector<ByteRange> source;
   size_t characters = 0;
-  size_t run = 0;  // where in text the marks begin among which canonical order is still being restored
+
+  struct Mark {
+    uint8_t combining, size;  // no bytes: one that is dropped
+    bool first;               // of those that a character of the text becomes
+    char utf8[4];
+  };
+  std::vector<Mark> marks;  // what restoring canonical order needs
+  std::vector<ByteRange> marked;
 };
 
 // What an ASCII character is to the tokenizer; kOther: not ASCII.
@@ -70,13 +77,18 @@ class PreTokenizer {
       if (e.flags & kRemoved) continue;
       if (e.flags & (kSpace | kAlone)) end_word();
       if (c == kCapitalSigma && is_final_sigma(text, begin, at)) {
-        append(word, final_sigma_, range(begin, at));
+        append(word, final_sigma_.text(), range(begin, at));
         continue;
       }
-      for (size_t k = e.first; k < size_t{e.first} + e.size; ++k) {
+      for (size_t k = e.first; k < size_t{e.first} + e.count; ++k) {
         const Mapped& m = p.mapped[k];
+        if (m.size == 0) continue;
+        if (m.combining != 0) {
+          at = append_marks(text, begin, word);
+          break;
+        }
         if (m.punctuation) end_word();
-        append(word, m, range(begin, at));
+        append(word, m.text(), range(begin, at));
         if (m.punctuation) end_word();
       }
       if (!(e.flags & (kSpace | kAlone))) continue;
@@ -98,11 +110,11 @@ class PreTokenizer {
   enum Flags : uint8_t { kRemoved = 1, kSpace = 2, kAlone = 4, kSeveral = 8 };
   struct Entry {
     uint8_t flags = 0;
-    uint8_t size = 0;    // bytes of utf8, or, with kAlone and kSeveral, how many Mapped
-    uint16_t first = 0;  // of them in Page::mapped
+    uint8_t size = 0;   // bytes of utf8; with flags none
     char utf8[4] = {};
+    uint16_t first = 0, count = 0;  // what it becomes, dropped marks included, in Page::mapped; none where utf8 is all
   };
-  // A character that another one becomes. One without bytes is a dropped mark that separates runs of marks.
+  // A character that another one becomes; without bytes it is a mark that is dropped.
   struct Mapped {
     uint8_t size = 0, combining = 0;
     bool punctuation = false;
@@ -122,24 +134,19 @@ class PreTokenizer {
   const Page& make_page(char32_t number) const;
   std::vector<Mapped> map(char32_t c) const;
   bool is_final_sigma(std::string_view text, size_t begin, size_t end) const;
-  static void insert_mark(Word& word, const Mapped& mark, ByteRange source);
+  bool has_starter(char32_t c) const;
+  size_t append_marks(std::string_view text, size_t at, Word& word) const;
 
   static ByteRange range(size_t begin, size_t end) { return {static_cast<uint32_t>(begin), static_cast<uint32_t>(end)}; }
   static void clear(Word& word) {
     word.text.clear();
     word.source.clear();
-    word.characters = word.run = 0;
+    word.characters = 0;
   }
   static void append(Word& word, std::string_view utf8, ByteRange source) {
     word.text.append(utf8);
     word.source.insert(word.source.end(), utf8.size(), source);
     ++word.characters;
-    word.run = word.text.size();
-  }
-  static void append(Word& word, const Mapped& mapped, ByteRange source) {
-    if (mapped.combining != 0) insert_mark(word, mapped, source);
-    else if (mapped.size != 0) append(word, mapped.text(), source);
-    else word.run = word.text.size();
   }
 
   TokenizerOptions options_;

@@ -21,6 +21,9 @@ const icu::Normalizer2& nfd() {
   return *instance;
 }
 
+// The Unicode version that the normalization of transformers' tokenizers knows.
+constexpr int kNormalizerAge = 9;
+
 int age(char32_t c) {
   UVersionInfo version;
   u_charAge(static_cast<UChar32>(c), version);
@@ -126,12 +129,14 @@ bool is_nonspacing_mark(char32_t c, TokenizerMode mode) { return category(c, mod
 
 std::u32string decompose(char32_t c, TokenizerMode mode) {
   icu::UnicodeString decomposed;
-  if ((mode == TokenizerMode::google || age(c) <= 12) && nfd().getDecomposition(static_cast<UChar32>(c), decomposed))
+  if ((mode == TokenizerMode::google || age(c) <= kNormalizerAge) && nfd().getDecomposition(static_cast<UChar32>(c), decomposed))
     return to_utf32(decomposed);
   return std::u32string(1, c);
 }
 
-int combining_class(char32_t c) { return u_getCombiningClass(static_cast<UChar32>(c)); }
+int combining_class(char32_t c, TokenizerMode mode) {
+  return mode == TokenizerMode::google || age(c) <= kNormalizerAge ? u_getCombiningClass(static_cast<UChar32>(c)) : 0;
+}
 
 std::u32string lowercase(char32_t c) {
   icu::UnicodeString text(static_cast<UChar32>(c));

@@ -42,9 +42,10 @@ bool is_punctuation(char32_t c, TokenizerMode mode);
 bool is_chinese(char32_t c, TokenizerMode mode);
 // What stripping accents removes after decomposition (as of Unicode 8 in hf mode).
 bool is_nonspacing_mark(char32_t c, TokenizerMode mode);
-// Canonical decomposition, or the character itself; characters newer than Unicode 12 stay whole in hf mode.
+// Canonical decomposition, or the character itself; characters newer than Unicode 9 stay whole in hf mode.
 std::u32string decompose(char32_t c, TokenizerMode mode);
-int combining_class(char32_t c);
+// Canonical combining class; 0 for characters newer than Unicode 9 in hf mode.
+int combining_class(char32_t c, TokenizerMode mode);
 // Full lower-case mapping of one character without context.
 std::u32string lowercase(char32_t c);
 // For the final-sigma rule of google mode.

@@ -22,11 +22,12 @@ def fnv1a64(text):
     return h
 
 
-key = 20200323 ^ fnv1a64("discriminator/layer_3/attention/dropout")
-rows = [philox(key, (1000 + i // 8, i % 8, 3 * i, i * 65536 + i)) for i in range(16)]
-lines = ["    {" + ", ".join(f"0x{word:08x}" for word in row) + "}," for row in rows]
-pathlib.Path(__file__).with_suffix(".h").write_text(
-    "// Written by tests/golden/philox_draws.py: seed 20200323, site \"discriminator/layer_3/attention/dropout\", call i at\n"
-    "// step 1000 + i / 8, sequence i % 8, position 3 i, group 65537 i.\n"
-    "#pragma once\n#include <cstdint>\n\n"
-    "inline constexpr uint32_t kPhiloxDraws[16][4] = {\n" + "\n".join(lines) + "\n};\n")
+if __name__ == "__main__":
+    key = 20200323 ^ fnv1a64("discriminator/layer_3/attention/dropout")
+    rows = [philox(key, (1000 + i // 8, i % 8, 3 * i, i * 65536 + i)) for i in range(16)]
+    lines = ["    {" + ", ".join(f"0x{word:08x}" for word in row) + "}," for row in rows]
+    pathlib.Path(__file__).with_suffix(".h").write_text(
+        "// Written by tests/golden/philox_draws.py: seed 20200323, site \"discriminator/layer_3/attention/dropout\", call i at\n"
+        "// step 1000 + i / 8, sequence i % 8, position 3 i, group 65537 i.\n"
+        "#pragma once\n#include <cstdint>\n\n"
+        "inline constexpr uint32_t kPhiloxDraws[16][4] = {\n" + "\n".join(lines) + "\n};\n")
