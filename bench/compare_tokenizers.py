@@ -7,7 +7,8 @@
 Single-threaded; the processor's time is what counts, so that a busy machine disturbs less. The package: encode_batch and
 encode_batch_fast of 1,000 lines at a time, lines already in memory. electra: `electra tokenize --output ids --threads 1 FILE`, reading,
 checking UTF-8 and writing numbers included, less the time it takes for an empty file. Medians of seven alternating runs. The comparison is
-void, and says so, unless the ids of all three are the same for every line. Beside it, by the wall: one thread against two.
+void, and says so, unless the ids of all three are the same for every line. Beside it, by the wall: one thread against two, which means
+something only with two idle cores and a text that takes a second.
 """
 import argparse
 import os
@@ -49,7 +50,7 @@ def time_package(encode, lines):
 
 
 def run(command, out=subprocess.DEVNULL):
-    """Seconds of the processor, seconds on the wall, and the most memory in MiB."""
+    """Seconds of the processor, and on the wall."""
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=out)
     _, status, usage = os.wait4(process.pid, 0)
@@ -57,7 +58,7 @@ def run(command, out=subprocess.DEVNULL):
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         sys.exit(f"{' '.join(command)} ended with status {process.returncode}")
-    return usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024
+    return usage.ru_utime + usage.ru_stime, wall
 
 
 def main():
@@ -92,14 +93,14 @@ def main():
     for n in range(args.rounds):
         figures["encode_batch"].append(time_package(t.encode_batch, lines))
         figures["encode_batch_fast"].append(time_package(t.encode_batch_fast, lines))
-        start, start_wall, _ = run([*command, "--threads", "1", os.devnull])
-        cpu, wall, memory = run([*command, "--threads", "1", args.text])
-        _, start_wall_2, _ = run([*command, "--threads", "2", os.devnull])
-        _, wall_2, _ = run([*command, "--threads", "2", args.text])
+        start, start_wall = run([*command, "--threads", "1", os.devnull])
+        cpu, wall = run([*command, "--threads", "1", args.text])
+        _, start_wall_2 = run([*command, "--threads", "2", os.devnull])
+        _, wall_2 = run([*command, "--threads", "2", args.text])
         figures["electra"].append(cpu - start)
         figures["two"].append((wall - start_wall) / (wall_2 - start_wall_2))
         print(f"round {n + 1}: encode_batch {mb / figures['encode_batch'][-1]:.2f}, encode_batch_fast {mb / figures['encode_batch_fast'][-1]:.2f}, electra "
-              f"{mb / figures['electra'][-1]:.1f} MB/s (start-up {start * 1e3:.0f} ms subtracted, {memory:.0f} MiB)", flush=True)
+              f"{mb / figures['electra'][-1]:.1f} MB/s (start-up {start * 1e3:.0f} ms subtracted)", flush=True)
     median = {name: statistics.median(values) for name, values in figures.items()}
     print(f"tokenizers {tokenizers.__version__}, {mb:.1f} MB, {len(lines)} lines, {tokens} tokens; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     for name in ("encode_batch", "encode_batch_fast"):
