@@ -12,6 +12,7 @@ build_packages=(
   libicu-dev          # Unicode
   libyaml-cpp-dev     # configuration
   libcli11-dev        # command line
+  zlib1g-dev libzstd-dev liblzma-dev  # compressed text
   libspdlog-dev libfmt-dev nlohmann-json3-dev libxxhash-dev)
 test_packages=(
   catch2 libbenchmark-dev

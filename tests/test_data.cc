@@ -7,7 +7,11 @@
 #include <map>
 #include <set>
 
+#include <sys/stat.h>
+
 #include "kernels/core/error.h"
+#include "tests/child_process.h"
+#include "tests/compressed.h"
 #include "tests/temporary_directory.h"
 #include "trainer/data/corpus.h"
 #include "trainer/data/data_set.h"
@@ -151,7 +155,9 @@ TEST_CASE("a damaged shard is refused with the reason") {
 TEST_CASE("text that is no text is refused with its place") {
   const TemporaryDirectory dir;
   const auto read_all = [&](bool skip) {
-    CorpusReader reader(corpus_files({dir / "t.txt"}), {.skip_invalid = skip, .stop = {}});
+    CorpusOptions options;
+    options.skip_invalid = skip;
+    CorpusReader reader(corpus_files({dir / "t.txt"}), options);
     int64_t paragraphs = 0;
     for (Document d; reader.next(d);) paragraphs += static_cast<int64_t>(d.paragraphs.size());
     return std::pair{paragraphs, reader.skipped_lines()};
@@ -182,7 +188,9 @@ TEST_CASE("a reader that is told to stop returns in the middle of a document") {
   const TemporaryDirectory dir;
   write_file(dir / "t.txt", "one\ntwo\n\nthree\nfour\nfive\n");
   int lines = 0;
-  CorpusReader reader(corpus_files({dir / "t.txt"}), {.skip_invalid = false, .stop = [&] { return ++lines == 5; }});
+  CorpusOptions options;
+  options.stop = [&] { return ++lines == 5; };
+  CorpusReader reader(corpus_files({dir / "t.txt"}), options);
   Document d;
   CHECK(reader.next(d));
   CHECK(!reader.stopped());
@@ -190,6 +198,209 @@ TEST_CASE("a reader that is told to stop returns in the middle of a document") {
   CHECK(reader.stopped());
   CHECK(!reader.next(d));  // and it stays so
   CHECK(lines == 5);
+}
+
+namespace {
+
+using Paragraphs = std::vector<std::vector<std::string>>;  // of each document
+
+Paragraphs documents_of(const std::vector<std::string>& paths, const CorpusOptions& options = {}) {
+  CorpusReader reader(corpus_files(paths), options);
+  Paragraphs all;
+  for (Document d; reader.next(d);) all.push_back(d.paragraphs);
+  return all;
+}
+
+// More than any buffer, and no two lines alike.
+std::string long_text() {
+  std::string text;
+  for (int i = 0; i < 60000; ++i) text += "line " + std::to_string(i * 7919) + (i % 10 == 9 ? ".\n\n" : " and more\n");
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("a blank line, a line or a file is a document") {
+  const TemporaryDirectory dir;
+  write_file(dir / "a.txt", "one\ntwo\n\nthree\n");
+  write_file(dir / "b.txt", "\nfour\n");
+  CorpusOptions o;
+  CHECK(documents_of({dir.path()}, o) == Paragraphs{{"one", "two"}, {"three"}, {"four"}});
+  o.boundary = DocumentBoundary::line;
+  CHECK(documents_of({dir.path()}, o) == Paragraphs{{"one"}, {"two"}, {"three"}, {"four"}});
+  o.boundary = DocumentBoundary::file;
+  CHECK(documents_of({dir.path()}, o) == Paragraphs{{"one", "two", "three"}, {"four"}});
+}
+
+TEST_CASE("folders and patterns give the same files in the same order everywhere") {
+  const TemporaryDirectory dir;
+  fs::create_directories(dir / "x/y");
+  for (const char* name : {"b.txt", "B.txt", "a.jsonl", "c.txt.gz", "x/d.jsonl.zst", "x/y/e.txt.xz", "f.md", "g.gz", "[h].txt"}) write_file(dir / name, "text");
+  write_file(dir / "empty.txt", "");
+  const auto names = [&](const std::vector<std::string>& paths) {
+    std::string all;
+    for (const CorpusFile& file : corpus_files(paths)) all += file.name.substr(dir.path().size() + 1) + " ";
+    return all;
+  };
+  CHECK(names({dir.path()}) == "B.txt [h].txt a.jsonl b.txt c.txt.gz x/d.jsonl.zst x/y/e.txt.xz ");
+  CHECK(names({dir / "?.txt"}) == "B.txt b.txt ");
+  CHECK(names({dir / "c*", dir / "[ax]"}) == "c.txt.gz x/d.jsonl.zst x/y/e.txt.xz ");
+  CHECK(names({dir / "[h].txt"}) == "[h].txt ");  // a file of that name is no pattern
+  CHECK(names({dir / "f.md"}) == "f.md ");
+  CHECK(error_of<IoError>([&] { corpus_files({dir / "z*"}); }) == "[" + dir.path() + "/z*] expected a pattern that files match, got none that does");
+  CHECK(error_of<ConfigError>([&] { corpus_files({"-", "-"}); }) == "[text] expected standard input ('-') once, got it twice");
+}
+
+TEST_CASE("compressed text is read as the text, whatever it is called and however it is cut") {
+  const TemporaryDirectory dir;
+  const std::string text = long_text(), head = text.substr(0, 300001), tail = text.substr(head.size());
+  write_file(dir / "plain", text);
+  const Paragraphs expected = documents_of({dir / "plain"});
+  REQUIRE(expected.size() == 6000);
+  const auto read = [&](const std::string& bytes) {
+    write_file(dir / "t.txt", bytes);
+    return documents_of({dir / "t.txt"}) == expected;
+  };
+  using test::gzip, test::zstd, test::xz;
+  CHECK(read(gzip(text)));
+  CHECK(read(zstd(text)));
+  CHECK(read(xz(text)));
+  CHECK(read(gzip(head) + gzip(tail)));
+  CHECK(read(zstd(head) + zstd("") + zstd(tail)));
+  CHECK(read(std::string("\x5A\x2A\x4D\x18\x03\0\0\0abc", 11) + zstd(text)));  // a skippable frame first
+  CHECK(read(xz(head) + std::string(8, '\0') + xz(tail)));  // padding between streams
+}
+
+TEST_CASE("a truncated or damaged archive is an error with the file and the byte") {
+  const TemporaryDirectory dir;
+  const std::string text = long_text();
+  const auto error = [&](const std::string& bytes) {
+    write_file(dir / "t.txt", bytes);
+    return error_of<DataError>([&] { documents_of({dir / "t.txt"}); });
+  };
+  const std::string where = "[" + dir.path() + "/t.txt] ";
+  for (const auto& [name, archive] : {std::pair<std::string, std::string>{"gzip", test::gzip(text)}, {"zstd", test::zstd(text)}, {"xz", test::xz(text)}}) {
+    INFO(name);
+    for (const size_t size : {size_t{10}, archive.size() / 2, archive.size() - 1})
+      CHECK(error(archive.substr(0, size)) == where + "expected a whole " + name + " archive, got a truncated one that ends at byte " + std::to_string(size));
+    std::string damaged = archive;
+    damaged[archive.size() / 2] = static_cast<char>(damaged[archive.size() / 2] ^ 0x55);
+    const std::string got = error(damaged), begin = where + "expected " + name + " data, got damage, found at byte ";
+    REQUIRE(got.starts_with(begin));
+    const size_t byte = std::stoul(got.substr(begin.size()));
+    CHECK(byte + 128 * 1024 > archive.size() / 2);  // zstd: where the block begins, or a little before
+    CHECK(byte <= archive.size());
+    // Every byte is the archive's: what stands behind it is damage where it begins, give or take a header.
+    const std::string followed = error(archive + "not compressed, and as long as a header");
+    REQUIRE(followed.starts_with(begin));
+    CHECK(std::stoul(followed.substr(begin.size())) >= archive.size());
+    CHECK(std::stoul(followed.substr(begin.size())) <= archive.size() + 12);
+  }
+}
+
+TEST_CASE("a JSON line is a document, its field's lines are the paragraphs") {
+  const TemporaryDirectory dir;
+  const std::string lines =
+      "{\"text\": \"one\\r\\ntwo \\u00e9\\n\\n three\", \"id\": [1, {\"text\": \"no\"}]}\n\n"
+      "{\"title\": \"Title\", \"text\": \"four\"}\n{\"text\": \"\", \"title\": \"Empty\"}\n{\"text\": \"\\ud83d\\ude00\"}";
+  const Paragraphs expected = {{"one", "two \u00e9", " three"}, {"four"}, {"\U0001F600"}};
+  write_file(dir / "a.jsonl", lines);
+  CHECK(documents_of({dir / "a.jsonl"}) == expected);
+  write_file(dir / "a.jsonl.gz", test::zstd(lines));  // told by content
+  CHECK(documents_of({dir / "a.jsonl.gz"}) == expected);
+  write_file(dir / "a.txt", lines);
+  CorpusOptions o;
+  CHECK(documents_of({dir / "a.txt"}).size() == 2);  // text, with a blank line
+  o.format = CorpusFormat::json_lines;
+  CHECK(documents_of({dir / "a.txt"}, o) == expected);
+  o.field = "title";
+  o.skip_invalid = true;
+  CHECK(documents_of({dir / "a.txt"}, o) == Paragraphs{{"Title"}, {"Empty"}});
+  o.format = CorpusFormat::text;
+  CHECK(documents_of({dir / "a.jsonl"}, o).size() == 2);
+}
+
+TEST_CASE("a JSON line without text is refused with its place, or left out and counted") {
+  const TemporaryDirectory dir;
+  const std::pair<std::string, std::string> bad[] = {
+      {"{\"text\": \"a\"", "expected a JSON object, got none: an error at byte 13 of the line"},
+      {"plain", "expected a JSON object, got none: an error at byte 1 of the line"},
+      {"[\"text\"]", "expected a JSON object, got JSON of type array"},
+      {"{\"Text\": \"a\"}", "expected a field 'text', got an object without it"},
+      {"{\"text\": null}", "expected a string in the field 'text', got JSON of type null"},
+      {"{\"text\": \"\\ud83d\"}", "expected a JSON object, got none: an error at byte 17 of the line"},
+      {"{\"text\": \"a\", \"n\": 1e999}", "expected a JSON object, got a number that is out of range"},
+      {"{\"text\": \"a\\u0000\"}", "expected text, got binary data: a NUL at byte 2 of the line"},
+      {"{\"text\": \"a\xFF\"}", "expected UTF-8, got another encoding at byte 12 of the line"}};
+  for (const auto& [line, message] : bad) {
+    write_file(dir / "t.jsonl", "{\"text\": \"good\"}\n" + line + "\n{\"text\": \"last\"}\n");
+    CHECK(error_of<DataError>([&] { documents_of({dir / "t.jsonl"}); }) == "[" + dir.path() + "/t.jsonl:2] " + message + " (--skip-invalid leaves such lines out)");
+    CorpusOptions o;
+    o.skip_invalid = true;
+    CorpusReader reader(corpus_files({dir / "t.jsonl"}), o);
+    Document d;
+    int documents = 0;
+    while (reader.next(d)) ++documents;
+    CHECK(documents == 2);
+    CHECK(reader.skipped_lines() == 1);
+  }
+}
+
+TEST_CASE("a line that cannot be held is refused before it is") {
+  const TemporaryDirectory dir;
+  CorpusOptions o;
+  o.max_line_bytes = 1000;
+  write_file(dir / "t.txt", "ok\n" + std::string(1000, 'a') + "\n");
+  CHECK(documents_of({dir / "t.txt"}, o).size() == 1);
+  write_file(dir / "t.txt", test::gzip("ok\n" + std::string(10'000'000, 'a')));
+  CHECK(error_of<DataError>([&] { documents_of({dir / "t.txt"}, o); }) == "[" + dir.path() + "/t.txt:2] expected a line of at most 1000 bytes, got a longer one");
+}
+
+TEST_CASE("a pipe is read as it comes") {
+  const TemporaryDirectory dir;
+  const std::string text = small_text(40);
+  write_file(dir / "t.txt", text);
+  const Paragraphs expected = documents_of({dir / "t.txt"});
+  for (const std::string& bytes : {text, test::gzip(text), test::zstd(text), test::xz(text)}) {
+    fs::remove(dir / "pipe");
+    REQUIRE(mkfifo((dir / "pipe").c_str(), 0600) == 0);
+    const pid_t writer = fork();
+    if (writer == 0) {
+      const int to = open((dir / "pipe").c_str(), O_WRONLY);
+      for (size_t at = 0; at < bytes.size(); at += 3) {  // in pieces shorter than what tells the compression
+        if (write(to, bytes.data() + at, std::min<size_t>(3, bytes.size() - at)) < 0) _exit(1);
+        if (at < 6) usleep(20000);
+      }
+      _exit(0);
+    }
+    CHECK(documents_of({dir / "pipe"}) == expected);
+    CHECK(test::wait_for(writer) == 0);
+  }
+}
+
+TEST_CASE("a build from standard input is the build from the file, and leaves no copy") {
+  const TemporaryDirectory dir;
+  DataBuildOptions o = build_options(dir, small_text(300));
+  build_data(o);
+  write_file(dir / "t.zst", test::zstd(small_text(300)));
+  o.texts = {"-"};
+  o.out = dir / "piped";
+  const int status = test::in_child([&] {
+    int ends[2];
+    if (pipe(ends) != 0) return 125;
+    const pid_t writer = fork();
+    if (writer == 0) {
+      const std::string bytes = read_file(dir / "t.zst");
+      _exit(write(ends[1], bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()) ? 0 : 1);
+    }
+    close(ends[1]);
+    dup2(ends[0], STDIN_FILENO);
+    build_data(o);
+    return test::wait_for(writer);
+  });
+  CHECK(status == 0);
+  for (const char* file : {"train.bin", "train.idx", "train.json", "heldout.bin"}) CHECK(read_file(dir / "piped" + "/" + file) == read_file(dir / "d" + "/" + file));
+  CHECK(std::distance(fs::directory_iterator(dir / "piped"), {}) == std::distance(fs::directory_iterator(dir / "d"), {}));
 }
 
 TEST_CASE("under fixed no piece is lost, none stands twice, and no example crosses a document") {
@@ -401,7 +612,7 @@ TEST_CASE("nothing is half built") {
   DataBuildOptions o = build_options(dir, small_text(50) + "bad \xFF\n");
   CHECK_THROWS_AS(build_data(o), DataError);
   CHECK(!fs::exists(dir / "d"));
-  o.skip_invalid = true;
+  o.corpus.skip_invalid = true;
   CHECK(build_data(o).skipped_lines == 1);
   const std::string before = read_file(dir / "d/train.bin");
   o.stop = [] { return true; };

@@ -5,10 +5,12 @@
 
 #include "kernels/core/error.h"
 #include "model/formats/safetensors.h"
+#include "tests/compressed.h"
 #include "tests/temporary_directory.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
 #include "trainer/config.h"
+#include "trainer/data/corpus.h"
 #include "trainer/data/token_shards.h"
 
 using namespace electra;
@@ -114,6 +116,42 @@ TEST_CASE("any UTF-8 is tokenized within its bounds, in both modes") {
         }
       }
     }
+}
+
+TEST_CASE("damaged text, JSON lines and archives are refused or read") {
+  const test::TemporaryDirectory dir;
+  std::mt19937 random(5);
+  std::string text, lines;
+  for (int i = 0; i < 40; ++i) {
+    text += "Zeile " + std::to_string(random() % 1000) + " \u00e4\u6771\n" + (i % 5 == 4 ? "\n" : "");
+    lines += "{\"id\": " + std::to_string(i) + ", \"text\": \"ein Satz \\u00e9\\nnoch " + std::to_string(random() % 1000) + "\", \"more\": [1, {\"a\": null}]}\n";
+  }
+  for (const std::string* const source : {&text, &lines}) {
+    const std::string& content = *source;
+    int refused = 0;
+    constexpr int kRounds = 4000;
+    for (const auto& [kind, good] : {std::pair<std::string, std::string>{"plain", content}, {"gzip", test::gzip(content)}, {"zstd", test::zstd(content)}, {"xz", test::xz(content)}})
+      for (int i = 0; i < kRounds; ++i) {
+        test::write_file(dir / "t", damaged(good, random));
+        CorpusOptions options;
+        options.format = source == &lines ? CorpusFormat::json_lines : CorpusFormat::text;
+        options.skip_invalid = i % 2;
+        options.max_line_bytes = 1 << 20;
+        refused += !survives([&] {
+          CorpusReader reader(corpus_files({dir / "t"}), options);
+          for (Document d; reader.next(d);) {
+            REQUIRE(!d.paragraphs.empty());
+            for (const std::string& p : d.paragraphs) {
+              REQUIRE(!p.empty());
+              REQUIRE(p.find('\n') == std::string::npos);
+              REQUIRE(unicode::find_invalid_utf8(p) == unicode::kValid);
+            }
+          }
+        });
+      }
+    CHECK(refused > 2 * kRounds);
+    CHECK(refused < 4 * kRounds);
+  }
 }
 
 TEST_CASE("damaged configurations are refused or valid") {

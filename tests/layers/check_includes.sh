@@ -15,6 +15,7 @@ BEGIN {
   wrapper["^fmt/"]             = "^(model|trainer)/"
   wrapper["^nlohmann/"]        = "^(model/formats|trainer)/"
   wrapper["^xxhash[.]h$"]      = "^(model/formats|trainer)/"
+  wrapper["^(zlib|zstd|lzma)[.]h$"] = "^trainer/data/input_stream[.]cc$"
   wrapper["^cuda"]             = "^kernels/cuda/(gpu|tensor_map)[.]cc$"
   wrapper["^sanitizer/"]       = "^kernels/simt/"
   wrapper["^cublas"]           = "^kernels/cuda/cublaslt[.]cc$"
@@ -23,7 +24,7 @@ BEGIN {
   wrapper["^immintrin[.]h$"]   = "^kernels/cpu/"
   # the C library, and the operating system
   wrapper["^(math|stddef|stdint|string)[.]h$"] = "."
-  wrapper["^(sys/[a-z]+|dirent|dlfcn|errno|fcntl|poll|pthread|sched|signal|termios|ucontext|unistd)[.]h$"] = "."
+  wrapper["^(sys/[a-z]+|dirent|dlfcn|errno|fcntl|glob|poll|pthread|sched|signal|termios|ucontext|unistd)[.]h$"] = "."
 }
 function floor_of(path) {
   if (path ~ /^kernels\/core\//) return 0

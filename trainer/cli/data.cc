@@ -5,6 +5,7 @@
 
 #include "kernels/core/error.h"
 #include "trainer/cli/cli.h"
+#include "trainer/cli/text_arguments.h"
 #include "trainer/cli/tokenizer_arguments.h"
 #include "trainer/data/data_set.h"
 #include "trainer/data/examples.h"
@@ -15,22 +16,21 @@ namespace electra::cli {
 namespace {
 
 struct BuildArguments {
-  std::vector<std::string> texts;
+  TextArguments text;
   std::string vocabulary, out;
   double heldout = 0.01;
-  bool skip_invalid = false;
   TokenizerArguments tokenizer;
 };
 
 int build(const BuildArguments& args, int threads) {
   const SignalGuard signals;
   int shown = -1;
-  const DataBuildReport report = build_data({.texts = args.texts,
+  const DataBuildReport report = build_data({.texts = args.text.texts,
+                                             .corpus = args.text.options(),
                                              .vocabulary = args.vocabulary,
                                              .out = args.out,
                                              .tokenizer = args.tokenizer.options(),
                                              .heldout = args.heldout,
-                                             .skip_invalid = args.skip_invalid,
                                              .threads = threads,
                                              .progress =
                                                  [&](double share) {
@@ -41,7 +41,7 @@ int build(const BuildArguments& args, int threads) {
                                                  },
                                              .stop = [&] { return signals.received() != 0; }});
   if (report.stopped) return signals.exit_status();
-  if (report.skipped_lines > 0) log::warning(fmt::format("[data build] left out {} lines that are not UTF-8 text", report.skipped_lines));
+  warn_of_skipped_lines("data build", report.skipped_lines);
   if (report.heldout.split_unit != "document")
     log::info(fmt::format("data build: few documents, so the held-out split is by {}", report.heldout.split_unit));
   fmt::print("{}: {:.1f} MB of text, {} training pieces in {} sentences of {} documents, {} held out (split by {})\n", args.out,
@@ -114,12 +114,11 @@ void register_data(CLI::App& root, Invocation& invocation) {
   CLI::App* group = add_group(root, "data", "turn text into token shards, look at them", "electra data build corpus.txt --vocab vocab.txt --out data");
 
   const auto build_args = std::make_shared<BuildArguments>();
-  CLI::App* command = add_command(*group, "build", "tokenize text files and folders into a data directory with a held-out part", "electra data build corpus.txt --vocab vocab.txt --out data", invocation);
-  command->add_option("text", build_args->texts, "UTF-8 text files, or folders searched for *.txt; a paragraph a line, a blank line between documents")->required()->option_text("TEXT…");
+  CLI::App* command = add_command(*group, "build", "tokenize text into a data directory with a held-out part", "electra data build corpus.txt --vocab vocab.txt --out data\nzstdcat dump.zst | electra data build - --format jsonl --vocab vocab.txt --out data", invocation);
+  add_text_arguments(*command, build_args->text)->required();
   command->add_option("--vocab", build_args->vocabulary, "the vocabulary")->required()->option_text("FILE");
   command->add_option("--out", build_args->out, "the directory to make; an earlier build there is replaced once the new one is complete")->required()->option_text("DIR");
   command->add_option("--heldout", build_args->heldout, "share of the text kept out of training")->check(CLI::Range(0.0001, 0.9))->capture_default_str();
-  command->add_flag("--skip-invalid", build_args->skip_invalid, "leave out lines that are not UTF-8 text, and say how many");
   add_tokenizer_arguments(*command, build_args->tokenizer);
   command->callback([build_args, &invocation] {
     invocation.action = [build_args, &invocation] { return build(*build_args, thread_count(invocation)); };

@@ -9,8 +9,8 @@
 #include "tokenizer/unicode.h"
 #include "tokenizer/vocabulary_trainer.h"
 #include "trainer/cli/cli.h"
+#include "trainer/cli/text_arguments.h"
 #include "trainer/cli/tokenizer_arguments.h"
-#include "trainer/data/corpus.h"
 #include "trainer/files.h"
 #include "trainer/log.h"
 #include "trainer/signals.h"
@@ -19,10 +19,9 @@ namespace electra::cli {
 namespace {
 
 struct TrainArguments {
-  std::vector<std::string> texts;
+  TextArguments text;
   std::string out;
   int64_t size = 30522, min_frequency = 2;
-  bool skip_invalid = false;
   TokenizerArguments tokenizer;
 };
 
@@ -30,11 +29,13 @@ int train(const TrainArguments& args) {
   const SignalGuard signals;
   const auto stop = [&] { return signals.received() != 0; };
   VocabularyTrainer trainer({.tokenizer = args.tokenizer.options(), .size = args.size, .min_frequency = args.min_frequency, .stop = stop});
-  CorpusReader reader(corpus_files(args.texts), {.skip_invalid = args.skip_invalid, .stop = stop});
+  CorpusOptions corpus = args.text.options();
+  corpus.stop = stop;
+  CorpusReader reader(corpus_files(args.text.texts), corpus);
   for (Document d; reader.next(d);)
     for (const std::string& paragraph : d.paragraphs) trainer.add(paragraph);
   if (stop()) return signals.exit_status();
-  if (reader.skipped_lines() > 0) log::warning(fmt::format("[vocab train] left out {} lines that are not UTF-8 text", reader.skipped_lines()));
+  warn_of_skipped_lines("vocab train", reader.skipped_lines());
   const std::vector<std::string> tokens = trainer.train();
   if (stop()) return signals.exit_status();
   if (static_cast<int64_t>(tokens.size()) < args.size)
@@ -54,7 +55,7 @@ std::string_view class_of(const std::string& token) {
   return at == token.size() ? "character" : "word or first piece";
 }
 
-int inspect(const std::string& file, const std::vector<std::string>& texts, const TokenizerArguments& arguments) {
+int inspect(const std::string& file, const TextArguments& text, const TokenizerArguments& arguments) {
   Vocabulary vocabulary = Vocabulary::load(file);
   std::map<std::string_view, int64_t> classes;
   std::vector<std::string> longest = vocabulary.tokens();
@@ -65,9 +66,9 @@ int inspect(const std::string& file, const std::vector<std::string>& texts, cons
   int64_t words = 0, pieces = 0, unknown = 0;
   const int32_t unk = vocabulary.unk(), size = vocabulary.size();
   const std::string sha = vocabulary.sha256();
-  if (!texts.empty()) {
+  if (!text.texts.empty()) {
     const Tokenizer tokenizer(std::move(vocabulary), arguments.options());
-    CorpusReader reader(corpus_files(texts), {});
+    CorpusReader reader(corpus_files(text.texts), text.options());
     Encoding encoding;
     for (Document d; reader.next(d);)
       for (const std::string& paragraph : d.paragraphs) {
@@ -76,11 +77,12 @@ int inspect(const std::string& file, const std::vector<std::string>& texts, cons
         words += encoding.word_ids.empty() ? 0 : encoding.word_ids.back() + 1;
         unknown += std::count(encoding.ids.begin(), encoding.ids.end(), unk);
       }
+    warn_of_skipped_lines("vocab inspect", reader.skipped_lines());
   }
   fmt::print("entries           {}\nsha256            {}\n", size, sha);
   for (const auto& [name, count] : classes) fmt::print("{:<18}{}\n", name, count);
   fmt::print("longest           {}\n", fmt::join(longest, ", "));
-  if (!texts.empty() && words > 0)
+  if (!text.texts.empty() && words > 0)
     fmt::print("text              {} words, {} pieces, {:.3f} pieces a word, {} [UNK] ({:.4f} %)\n", words, pieces,
                static_cast<double>(pieces) / static_cast<double>(words), unknown, 100 * static_cast<double>(unknown) / static_cast<double>(std::max<int64_t>(pieces, 1)));
   return 0;
@@ -103,28 +105,27 @@ void register_vocab(CLI::App& root, Invocation& invocation) {
   CLI::App* group = add_group(root, "vocab", "train a vocabulary from text, look at one, check one", "electra vocab train corpus.txt --size 8192 --out vocab.txt");
 
   const auto train_args = std::make_shared<TrainArguments>();
-  CLI::App* command = add_command(*group, "train", "learn word pieces from text files and folders", "electra vocab train corpus.txt --size 8192 --out vocab.txt", invocation);
-  command->add_option("text", train_args->texts, "UTF-8 text files, or folders searched for *.txt")->required()->option_text("TEXT…");
+  CLI::App* command = add_command(*group, "train", "learn word pieces from text", "electra vocab train corpus.txt --size 8192 --out vocab.txt", invocation);
+  add_text_arguments(*command, train_args->text)->required();
   command->add_option("--out", train_args->out, "the vocabulary file to write")->required()->option_text("FILE");
   command->add_option("--size", train_args->size, "entries; fewer where the text yields no more")->check(CLI::Range(kMinVocabularySize, kMaxVocabularySize))->capture_default_str()->option_text("N");
   command->add_option("--min-frequency", train_args->min_frequency, "occurrences a merged piece needs")->check(CLI::PositiveNumber)->capture_default_str();
   command->add_option("--algorithm", "how: bpe merges the most frequent pair of pieces")->check(CLI::IsMember({"bpe"}))->option_text("bpe");
-  command->add_flag("--skip-invalid", train_args->skip_invalid, "leave out lines that are not UTF-8 text, and say how many");
   add_tokenizer_arguments(*command, train_args->tokenizer);
   command->callback([train_args, &invocation] { invocation.action = [train_args] { return train(*train_args); }; });
 
   struct InspectArguments {
     std::string file;
-    std::vector<std::string> texts;
+    TextArguments text;
     TokenizerArguments tokenizer;
   };
   const auto inspect_args = std::make_shared<InspectArguments>();
   command = add_command(*group, "inspect", "entries by class, the longest, and coverage of a text", "electra vocab inspect vocab.txt corpus.txt", invocation);
   command->add_option("file", inspect_args->file, "a vocabulary")->required()->option_text("FILE");
-  command->add_option("text", inspect_args->texts, "text to measure coverage on")->option_text("TEXT…");
+  add_text_arguments(*command, inspect_args->text);
   add_tokenizer_arguments(*command, inspect_args->tokenizer);
   command->callback([inspect_args, &invocation] {
-    invocation.action = [inspect_args] { return inspect(inspect_args->file, inspect_args->texts, inspect_args->tokenizer); };
+    invocation.action = [inspect_args] { return inspect(inspect_args->file, inspect_args->text, inspect_args->tokenizer); };
   });
 
   const auto file = std::make_shared<std::string>();

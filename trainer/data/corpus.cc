@@ -1,8 +1,10 @@
 #include "trainer/data/corpus.h"
 
+#include <glob.h>
+
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
+#include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
 #include "tokenizer/unicode.h"
@@ -12,81 +14,180 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr size_t kBufferBytes = 256 << 10;
+
 bool is_blank(const std::string& line) { return line.find_first_not_of(" \t\r\f\v") == std::string::npos; }
+
+// Without the ending that compression adds.
+std::string_view stored_name(std::string_view name) {
+  for (const std::string_view ending : {".gz", ".zst", ".xz"})
+    if (name.ends_with(ending)) return name.substr(0, name.size() - ending.size());
+  return name;
+}
+
+bool is_json_lines(std::string_view name) { return stored_name(name).ends_with(".jsonl"); }
+
+std::vector<fs::path> text_files_in(const fs::path& folder) {
+  std::vector<fs::path> found;
+  std::error_code error;
+  fs::recursive_directory_iterator it(folder, error);
+  for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
+    const std::string name = it->path().string();
+    std::error_code ignored;
+    if ((stored_name(name).ends_with(".txt") || is_json_lines(name)) && it->is_regular_file(ignored) && it->file_size(ignored) > 0)
+      found.push_back(it->path());
+  }
+  if (error) throw IoError(folder.string(), "expected to search a folder, got '" + error.message() + "'");
+  if (found.empty()) throw DataError(folder.string(), "expected a folder with *.txt or *.jsonl files (or these with .gz, .zst, .xz), got none that is not empty");
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+std::vector<std::string> matches_of(const std::string& pattern) {
+  glob_t found{};
+  const int status = glob(pattern.c_str(), GLOB_NOSORT, nullptr, &found);
+  std::vector<std::string> paths(found.gl_pathv, found.gl_pathv + (status == 0 ? found.gl_pathc : 0));
+  globfree(&found);
+  if (paths.empty()) throw IoError(pattern, "expected a pattern that files match, got none that does");
+  std::sort(paths.begin(), paths.end());  // glob's own order depends on the locale
+  return paths;
+}
+
+void add_path(const std::string& path, std::vector<CorpusFile>& files) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (path == kStandardInput) {
+    for (const CorpusFile& file : files)
+      if (file.path == kStandardInput) throw ConfigError("text", "expected standard input ('-') once, got it twice");
+    files.push_back({path, input_name(path)});
+  } else if (!fs::exists(status)) {
+    if (path.find_first_of("*?[") == std::string::npos)
+      throw IoError(path, "expected a text file or a folder of them, got 'No such file or directory'");
+    for (const std::string& match : matches_of(path)) add_path(match, files);
+  } else if (fs::is_directory(status)) {
+    for (const fs::path& found : text_files_in(path)) files.push_back({found, found.string()});
+  } else {
+    if (fs::is_regular_file(status) && fs::file_size(path, error) == 0) throw DataError(path, "expected text, got an empty file");
+    files.push_back({path, path});
+  }
+}
 
 }  // namespace
 
-std::vector<fs::path> corpus_files(const std::vector<std::string>& paths) {
-  std::vector<fs::path> files;
-  for (const std::string& path : paths) {
-    std::error_code error;
-    const fs::file_status status = fs::status(path, error);
-    if (!fs::exists(status)) throw IoError(path, "expected a text file or a folder of them, got 'No such file or directory'");
-    if (!fs::is_directory(status)) {
-      if (fs::is_regular_file(status) && fs::file_size(path, error) == 0) throw DataError(path, "expected text, got an empty file");
-      files.emplace_back(path);
-      continue;
-    }
-    std::vector<fs::path> found;
-    for (const auto& entry : fs::recursive_directory_iterator(path))
-      if (entry.is_regular_file() && entry.path().extension() == ".txt" && entry.file_size() > 0) found.push_back(entry.path());
-    if (found.empty()) throw DataError(path, "expected a folder with *.txt files, got none that is not empty");
-    std::sort(found.begin(), found.end());
-    files.insert(files.end(), found.begin(), found.end());
-  }
+std::vector<CorpusFile> corpus_files(const std::vector<std::string>& paths) {
+  std::vector<CorpusFile> files;
+  for (const std::string& path : paths) add_path(path, files);
   if (files.empty()) throw DataError("text", "expected at least one text file, got none");
   return files;
 }
 
-CorpusReader::CorpusReader(std::vector<fs::path> files, CorpusOptions options) : files_(std::move(files)), options_(options) {}
+CorpusReader::CorpusReader(std::vector<CorpusFile> files, CorpusOptions options)
+    : files_(std::move(files)), options_(std::move(options)), buffer_(kBufferBytes) {}
 
 bool CorpusReader::open_next_file() {
   if (file_ == files_.size()) return false;
-  const fs::path& path = files_[file_++];
-  in_.close();
-  in_.clear();
-  in_.open(path, std::ios::binary);
-  if (!in_) throw IoError(path.string(), std::string("expected to read a text file, got '") + std::strerror(errno) + "'");
+  const CorpusFile& file = files_[file_++];
+  in_.emplace(file.path, file.name, options_.stop);
+  begin_ = end_ = 0;
   line_ = 0;
+  json_lines_ = options_.format == CorpusFormat::json_lines || (options_.format == CorpusFormat::by_name && is_json_lines(file.name));
   return true;
+}
+
+std::string CorpusReader::place() const { return files_[file_ - 1].name + ":" + std::to_string(line_); }
+
+// The next line without its end, however it is ended; false where there is none.
+bool CorpusReader::read_line(std::string& line) {
+  line.clear();
+  for (bool any = false;; any = true) {
+    if (begin_ == end_) {
+      begin_ = 0;
+      end_ = in_->read(buffer_);
+      if (end_ == 0) return any;
+    }
+    const char* const from = buffer_.data() + begin_;
+    const auto* const newline = static_cast<const char*>(std::memchr(from, '\n', end_ - begin_));
+    const size_t n = newline ? static_cast<size_t>(newline - from) : end_ - begin_;
+    if (line.size() + n > options_.max_line_bytes)
+      throw DataError(files_[file_ - 1].name + ":" + std::to_string(line_ + 1),
+                      "expected a line of at most " + std::to_string(options_.max_line_bytes) + " bytes, got a longer one");
+    line.append(from, n);
+    begin_ += n + (newline ? 1 : 0);
+    if (newline) return true;
+  }
+}
+
+bool CorpusReader::refuse(const std::string& what) {
+  if (!options_.skip_invalid) throw DataError(place(), what + " (--skip-invalid leaves such lines out)");
+  ++skipped_;
+  return false;
 }
 
 bool CorpusReader::accept(const std::string& line) {
   const size_t nul = line.find('\0');
   const size_t invalid = unicode::find_invalid_utf8(line);
   if (nul == std::string::npos && invalid == unicode::kValid) return true;
-  if (options_.skip_invalid) {
-    ++skipped_;
-    return false;
-  }
-  const std::string place = files_[file_ - 1].string() + ":" + std::to_string(line_);
   if (nul != std::string::npos && (invalid == unicode::kValid || nul < invalid))
-    throw DataError(place, "expected text, got binary data: a NUL at byte " + std::to_string(nul + 1) + " of the line (--skip-invalid leaves such lines out)");
-  throw DataError(place, "expected UTF-8, got another encoding at byte " + std::to_string(invalid + 1) + " of the line (--skip-invalid leaves such lines out)");
+    return refuse("expected text, got binary data: a NUL at byte " + std::to_string(nul + 1) + " of the line");
+  return refuse("expected UTF-8, got another encoding at byte " + std::to_string(invalid + 1) + " of the line");
+}
+
+// The text of a JSON line.
+bool CorpusReader::parse_record(const std::string& line, std::string& text) {
+  try {
+    nlohmann::json record = nlohmann::json::parse(line);
+    const auto field = record.is_object() ? record.find(options_.field) : record.end();
+    if (!record.is_object()) return refuse(std::string("expected a JSON object, got JSON of type ") + record.type_name());
+    if (field == record.end()) return refuse("expected a field '" + options_.field + "', got an object without it");
+    if (!field->is_string()) return refuse("expected a string in the field '" + options_.field + "', got JSON of type " + field->type_name());
+    text = std::move(field->get_ref<std::string&>());
+  } catch (const nlohmann::json::parse_error& error) {
+    return refuse("expected a JSON object, got none: an error at byte " + std::to_string(error.byte) + " of the line");
+  } catch (const nlohmann::json::out_of_range&) {
+    return refuse("expected a JSON object, got a number that is out of range");
+  }
+  return accept(text);  // an escape may stand for NUL
+}
+
+void CorpusReader::add(std::string& paragraph, Document& document) {
+  if (!paragraph.empty() && paragraph.back() == '\r') paragraph.pop_back();
+  if (is_blank(paragraph)) return;
+  if (document.paragraphs.empty()) document.place = place();
+  document.paragraphs.push_back(std::move(paragraph));
 }
 
 bool CorpusReader::next(Document& document) {
   document.paragraphs.clear();
-  std::string line;
+  std::string line, text;
   for (;;) {
-    if (!in_.is_open() && !open_next_file()) return false;
-    while (std::getline(in_, line)) {
+    if (!in_ && !open_next_file()) return false;
+    while (read_line(line)) {
       stopped_ = stopped_ || (options_.stop && options_.stop());
       if (stopped_) return false;
       ++line_;
       bytes_ += line.size() + 1;
-      if (!line.empty() && line.back() == '\r') line.pop_back();
-      if (line_ == 1 && line.rfind("\xEF\xBB\xBF", 0) == 0) line.erase(0, 3);  // byte order mark
+      if (line_ == 1 && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);  // byte order mark
       if (!accept(line)) continue;
-      if (is_blank(line)) {
-        if (!document.paragraphs.empty()) return true;
-        continue;
+      const bool blank = is_blank(line);
+      if (json_lines_) {
+        if (blank || !parse_record(line, text)) continue;
+        for (size_t at = 0; at < text.size();) {
+          const size_t end = std::min(text.find('\n', at), text.size());
+          line.assign(text, at, end - at);
+          add(line, document);
+          at = end + 1;
+        }
+      } else {
+        add(line, document);
       }
-      if (document.paragraphs.empty()) document.place = files_[file_ - 1].string() + ":" + std::to_string(line_);
-      document.paragraphs.push_back(line);
+      const bool ends = json_lines_ || options_.boundary == DocumentBoundary::line || (options_.boundary == DocumentBoundary::blank_line && blank);
+      if (ends && !document.paragraphs.empty()) return true;
     }
-    if (in_.bad()) throw IoError(files_[file_ - 1].string(), std::string("expected to read a text file, got '") + std::strerror(errno) + "'");
-    in_.close();
+    if (in_->stopped()) {
+      stopped_ = true;
+      return false;
+    }
+    in_.reset();
     if (!document.paragraphs.empty()) return true;
   }
 }

@@ -1,11 +1,13 @@
-// Raw text as documents of paragraphs: UTF-8, one paragraph a line, a blank line between documents.
+// Raw text as documents of paragraphs: UTF-8 text, a paragraph a line, or JSON lines with a document each; plain or compressed.
 #pragma once
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "trainer/data/input_stream.h"
 
 namespace electra {
 
@@ -14,34 +16,62 @@ struct Document {
   std::string place;  // "file:line" of its first line
 };
 
+// A file to read. path and name differ where a pipe was copied to be read several times.
+struct CorpusFile {
+  std::filesystem::path path;  // kStandardInput: standard input
+  std::string name;            // in messages, and what tells JSON lines from text
+};
+
+enum class CorpusFormat {
+  by_name,     // JSON lines where the name ends in .jsonl, .jsonl.gz, .jsonl.zst or .jsonl.xz; text otherwise
+  text,
+  json_lines,  // one JSON object a line, each a document
+};
+
+// Where a document of plain text ends; the end of a file ends it in any case.
+enum class DocumentBoundary { blank_line, line, file };
+
 struct CorpusOptions {
-  bool skip_invalid = false;  // leave lines out that are not UTF-8 or hold NUL bytes, and count them
+  CorpusFormat format = CorpusFormat::by_name;
+  std::string field = "text";  // of a JSON line: its lines are the paragraphs
+  DocumentBoundary boundary = DocumentBoundary::blank_line;
+  bool skip_invalid = false;  // leave out, and count, lines that are not UTF-8, hold NUL bytes or are no JSON object with the field
+  size_t max_line_bytes = size_t{1} << 30;  // a longer one is an error: a line is held in memory
   std::function<bool()> stop;  // asked at each line; true: read no further; may be empty
 };
 
-// Files and folders to the list of files: folders are searched for *.txt, in sorted order. Throws IoError for a path that
-// does not exist, DataError for a folder without text and for an empty file.
-std::vector<std::filesystem::path> corpus_files(const std::vector<std::string>& paths);
+// Files, folders, patterns (* ? [ ]) and "-", standard input, to the list of files, in the order given. Folders are searched for
+// *.txt and *.jsonl, also with .gz, .zst or .xz behind, in sorted order, as are what a pattern matches. Throws IoError for what
+// does not exist, DataError for a folder without text and for an empty file, ConfigError for standard input named twice.
+std::vector<CorpusFile> corpus_files(const std::vector<std::string>& paths);
 
 class CorpusReader {
  public:
-  CorpusReader(std::vector<std::filesystem::path> files, CorpusOptions options);
-  // Fills the next document; false at the end, and once stopped. A file's end ends a document. Throws DataError naming file:line
-  // and the byte for text that is not UTF-8 or binary, unless such lines are skipped.
+  CorpusReader(std::vector<CorpusFile> files, CorpusOptions options);
+  // Fills the next document; false at the end, and once stopped. Throws DataError naming file:line and the byte for text that is
+  // not UTF-8 or binary and for JSON lines without the field, unless such lines are skipped; and what InputStream throws.
   bool next(Document& document);
   bool stopped() const { return stopped_; }
   int64_t skipped_lines() const { return skipped_; }
-  uint64_t bytes_read() const { return bytes_; }
+  uint64_t bytes_read() const { return bytes_; }  // decompressed
 
  private:
   bool open_next_file();
+  bool read_line(std::string& line);
+  std::string place() const;
+  // False: the line is to be skipped. Throws what is wrong with it where it is not.
+  bool refuse(const std::string& what);
   bool accept(const std::string& line);
+  bool parse_record(const std::string& line, std::string& text);
+  void add(std::string& paragraph, Document& document);
 
-  std::vector<std::filesystem::path> files_;
+  std::vector<CorpusFile> files_;
   CorpusOptions options_;
   size_t file_ = 0;  // index of the next file to open
-  bool stopped_ = false;
-  std::ifstream in_;
+  bool stopped_ = false, json_lines_ = false;
+  std::optional<InputStream> in_;
+  std::vector<char> buffer_;
+  size_t begin_ = 0, end_ = 0;  // part of the buffer that is not read yet
   int64_t line_ = 0, skipped_ = 0;
   uint64_t bytes_ = 0;
 };

@@ -6,11 +6,11 @@
 #include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "kernels/core/error.h"
 #include "kernels/core/thread_pool.h"
 #include "tokenizer/sentences.h"
-#include "trainer/data/corpus.h"
 
 namespace electra {
 namespace {
@@ -64,7 +64,7 @@ template <class Visit> void for_each_unit(const Document& document, int64_t bloc
   for (size_t begin = 0; begin < n; begin += step) visit(begin, std::min(n, begin + step));
 }
 
-Split plan_split(const std::vector<fs::path>& files, const DataBuildOptions& options, const CorpusOptions& corpus, uint64_t& text_bytes, uint64_t& corpus_hash) {
+Split plan_split(const std::vector<CorpusFile>& files, const DataBuildOptions& options, const CorpusOptions& corpus, uint64_t& text_bytes, uint64_t& corpus_hash) {
   Split split;
   int64_t documents = 0, paragraphs = 0;
   {
@@ -123,7 +123,7 @@ void write(const TokenizedUnit& unit, TokenShardWriter& writer) {
 }  // namespace
 
 DataBuildReport build_data(const DataBuildOptions& options) {
-  const auto files = corpus_files(options.texts);
+  std::vector<CorpusFile> files = corpus_files(options.texts);
   Vocabulary vocabulary = Vocabulary::load(options.vocabulary);
   if (!(options.heldout > 0 && options.heldout < 1))
     throw ConfigError("data build", "expected a held-out share in (0, 1), got " + std::to_string(options.heldout));
@@ -141,12 +141,22 @@ DataBuildReport build_data(const DataBuildOptions& options) {
     report.stopped = true;
     return report;
   };
-  const CorpusOptions corpus{.skip_invalid = options.skip_invalid, .stop = stop};
+  CorpusOptions corpus = options.corpus;
+  corpus.stop = stop;
+  std::optional<StagedDirectory> staging;
+  std::vector<fs::path> copies;
+  for (CorpusFile& file : files) {
+    if (fs::is_regular_file(file.path)) continue;
+    if (!staging) staging.emplace(options.out);
+    copies.push_back(staging->path() / ("input-" + std::to_string(copies.size())));
+    if (!copy_input(file.path, copies.back(), stop)) return stopped();
+    file.path = copies.back();
+  }
   uint64_t corpus_hash = 0;
   const Split split = plan_split(files, options, corpus, report.text_bytes, corpus_hash);
   if (stop()) return stopped();
-  StagedDirectory staging(options.out);
-  TokenShardWriter train(staging.path() / "train", vocab_size), heldout(staging.path() / "heldout", vocab_size);
+  if (!staging) staging.emplace(options.out);
+  TokenShardWriter train(staging->path() / "train", vocab_size), heldout(staging->path() / "heldout", vocab_size);
 
   ThreadPool pool(options.threads);
   std::vector<std::unique_ptr<SentenceSplitter>> splitters;
@@ -210,13 +220,14 @@ DataBuildReport build_data(const DataBuildOptions& options) {
   heldout.finish(info);
   std::string tokens;
   for (const std::string& token : tokenizer.vocabulary().tokens()) tokens.append(token).push_back('\n');
-  write_file(staging.path() / "vocab.txt", tokens);
-  write_file(staging.path() / "tokenizer_config.json", tokenizer_config_json(options.tokenizer));
-  report.train = TokenShard(staging.path() / "train").info();
-  report.heldout = TokenShard(staging.path() / "heldout").info();
+  write_file(staging->path() / "vocab.txt", tokens);
+  write_file(staging->path() / "tokenizer_config.json", tokenizer_config_json(options.tokenizer));
+  report.train = TokenShard(staging->path() / "train").info();
+  report.heldout = TokenShard(staging->path() / "heldout").info();
   if (stop()) return stopped();
   check_replaceable(options.out);  // again: building takes a while
-  staging.publish();
+  for (const fs::path& copy : copies) fs::remove(copy);
+  staging->publish();
   return report;
 }
 

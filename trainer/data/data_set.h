@@ -8,17 +8,18 @@
 
 #include "kernels/masking.h"
 #include "tokenizer/tokenizer.h"
+#include "trainer/data/corpus.h"
 #include "trainer/data/token_shards.h"
 
 namespace electra {
 
 struct DataBuildOptions {
-  std::vector<std::string> texts;   // files and folders
+  std::vector<std::string> texts;   // as corpus_files takes them; what can be read once, a pipe, is copied beside out until done
+  CorpusOptions corpus;             // its stop is not used
   std::filesystem::path vocabulary; // vocab.txt
   std::filesystem::path out;
   TokenizerOptions tokenizer;
   double heldout = 0.01;            // share of the text kept out of training
-  bool skip_invalid = false;
   int threads = 1;
   std::function<void(double)> progress;  // share of the text done; may be empty
   std::function<bool()> stop;            // true: give up, leaving nothing; asked often, by several threads; may be empty
