@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include <sys/stat.h>
@@ -344,6 +345,87 @@ TEST_CASE("a JSON line without text is refused with its place, or left out and c
     CHECK(documents == 2);
     CHECK(reader.skipped_lines() == 1);
   }
+}
+
+TEST_CASE("a paragraph that came before is left out, and counted") {
+  const TemporaryDirectory dir;
+  write_file(dir / "a.txt", "one\ntwo\none\n\ntwo\n\nthree\ne\u0301\n");
+  write_file(dir / "b.txt", "One\nthree\r\n\u00e9\n");
+  CorpusOptions o;
+  o.deduplicate = true;
+  CHECK(documents_of({dir.path()}, o) == Paragraphs{{"one", "two"}, {"three", "e\u0301"}, {"One", "\u00e9"}});
+  o.normal_form = unicode::NormalForm::nfc;  // comes first
+  CHECK(documents_of({dir.path()}, o) == Paragraphs{{"one", "two"}, {"three", "\u00e9"}, {"One"}});
+  CorpusReader reader(corpus_files({dir.path()}), o);
+  for (Document d; reader.next(d);) {}
+  CHECK(reader.duplicates() == 4);
+}
+
+TEST_CASE("a set of hashes holds each once, in the memory it states") {
+  HashSet set;
+  std::set<uint64_t> expected;
+  size_t most = 0;
+  for (uint64_t i = 0; i < 100000; ++i) {
+    // Zero, runs of neighbours, and values that differ in the high bits alone.
+    const uint64_t hash = i % 3 == 0 ? i % 2000 : i % 3 == 1 ? (i % 50000) << 40 : i * 0x9E3779B97F4A7C15u;
+    REQUIRE(set.insert(hash) == expected.insert(hash).second);
+    if (expected.size() > 1000) most = std::max(most, set.bytes() / expected.size());
+  }
+  CHECK(expected.size() > 40000);
+  CHECK(most <= 21);
+}
+
+TEST_CASE("text is brought to a normal form where that is asked for") {
+  const TemporaryDirectory dir;
+  write_file(dir / "t.txt", "e\u0301 \ufb01 \uff21\n\u00a0\nplain\n");
+  CHECK(documents_of({dir / "t.txt"}) == Paragraphs{{"e\u0301 \ufb01 \uff21", "\u00a0", "plain"}});
+  CorpusOptions o;
+  o.normal_form = unicode::NormalForm::nfc;
+  CHECK(documents_of({dir / "t.txt"}, o) == Paragraphs{{"\u00e9 \ufb01 \uff21", "\u00a0", "plain"}});
+  o.normal_form = unicode::NormalForm::nfkc;
+  CHECK(documents_of({dir / "t.txt"}, o) == Paragraphs{{"\u00e9 fi A", "plain"}});  // the space without break became one
+}
+
+TEST_CASE("a build reports what it read and wrote, the same for any number of threads") {
+  const TemporaryDirectory dir;
+  std::string text;
+  for (int i = 0; i < 400; ++i) text += "The cat ran " + std::to_string(i % 300) + " to the road.\nIt was red.\n\n";
+  DataBuildOptions o = build_options(dir, text);
+  o.corpus.deduplicate = true;
+  o.corpus.normal_form = unicode::NormalForm::nfkc;
+  const DataBuildReport one = build_data(o);
+  CHECK(one.documents == 300);
+  CHECK(one.paragraphs == 301);
+  CHECK(one.duplicate_paragraphs == 499);
+  CHECK(one.unknown == 300);
+  CHECK(one.lengths.tokens == 300 * 8 + 4);
+  CHECK(one.lengths.sentences == 301);
+  CHECK(one.lengths.tokens == one.train.tokens + one.heldout.tokens);
+  CHECK(one.lengths.longest == 8);
+  CHECK(one.lengths.counts == std::array<int64_t, 6>{301, 0, 0, 0, 0, 0});
+  CHECK(one.text_bytes == text.size());
+  CHECK(one.seconds > 0);
+  const auto json = nlohmann::json::parse(report_json(one));
+  CHECK(json["duplicate_paragraphs"] == 499);
+  CHECK(json["unknown_rate"] == Approx(300.0 / 2404));
+  CHECK(json["sentence_lengths"]["mean"] == Approx(2404.0 / 301));
+  CHECK(json["tokens_per_second"] == Approx(2404 / one.seconds));
+  CHECK(report_text(one).find("pieces            300 [UNK] of 2404 (12.4792 %)\n") != std::string::npos);
+  const std::string bin = read_file(dir / "d/train.bin"), idx = read_file(dir / "d/train.idx"), sidecar = read_file(dir / "d/train.json"), heldout = read_file(dir / "d/heldout.bin");
+  o.threads = 3;
+  CHECK(build_data(o).lengths.counts == one.lengths.counts);
+  CHECK(read_file(dir / "d/train.bin") == bin);
+  CHECK(read_file(dir / "d/train.idx") == idx);
+  CHECK(read_file(dir / "d/train.json") == sidecar);
+  CHECK(read_file(dir / "d/heldout.bin") == heldout);
+}
+
+TEST_CASE("sentence lengths fall into the bin whose limit they reach") {
+  SentenceLengths lengths;
+  for (const int n : {1, 8, 9, 16, 17, 32, 64, 65, 128, 129, 1000}) lengths.add(n);
+  CHECK(lengths.counts == std::array<int64_t, 6>{2, 2, 2, 1, 2, 2});
+  CHECK(lengths.longest == 1000);
+  CHECK(lengths.text() == "to 8: 2, 16: 2, 32: 2, 64: 1, 128: 2, more: 2; mean 133.5, longest 1000");
 }
 
 TEST_CASE("a line that cannot be held is refused before it is") {

@@ -1,5 +1,6 @@
 #include "tokenizer/unicode.h"
 
+#include <unicode/bytestream.h>
 #include <unicode/locid.h>
 #include <unicode/normalizer2.h>
 #include <unicode/uchar.h>
@@ -9,6 +10,8 @@
 
 #include <cstdint>
 #include <cstring>
+
+#include "kernels/core/error.h"
 
 namespace electra::unicode {
 namespace {
@@ -146,6 +149,16 @@ std::u32string lowercase(char32_t c) {
 
 bool is_cased(char32_t c) { return u_hasBinaryProperty(static_cast<UChar32>(c), UCHAR_CASED); }
 bool is_case_ignorable(char32_t c) { return u_hasBinaryProperty(static_cast<UChar32>(c), UCHAR_CASE_IGNORABLE); }
+
+std::string normalize(std::string_view text, NormalForm form) {
+  UErrorCode status = U_ZERO_ERROR;
+  const icu::Normalizer2* const normalizer = form == NormalForm::nfc ? icu::Normalizer2::getNFCInstance(status) : icu::Normalizer2::getNFKCInstance(status);
+  std::string normal;
+  icu::StringByteSink<std::string> sink(&normal, static_cast<int32_t>(text.size()));
+  if (U_SUCCESS(status)) normalizer->normalizeUTF8(0, icu::StringPiece(text.data(), static_cast<int32_t>(text.size())), sink, nullptr, status);
+  if (U_FAILURE(status)) throw DataError("normalization", std::string("expected no failure of ICU, got ") + u_errorName(status));
+  return normal;
+}
 
 const char* icu_version() { return U_ICU_VERSION; }
 

@@ -52,6 +52,10 @@ std::u32string lowercase(char32_t c);
 bool is_cased(char32_t c);
 bool is_case_ignorable(char32_t c);
 
+// The normal form of valid UTF-8: canonical (NFC) or compatibility (NFKC) composition.
+enum class NormalForm { nfc, nfkc };
+std::string normalize(std::string_view text, NormalForm form);
+
 const char* icu_version();
 
 }  // namespace electra::unicode

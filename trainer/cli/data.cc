@@ -19,6 +19,7 @@ struct BuildArguments {
   TextArguments text;
   std::string vocabulary, out;
   double heldout = 0.01;
+  bool json = false;
   TokenizerArguments tokenizer;
 };
 
@@ -44,9 +45,10 @@ int build(const BuildArguments& args, int threads) {
   warn_of_skipped_lines("data build", report.skipped_lines);
   if (report.heldout.split_unit != "document")
     log::info(fmt::format("data build: few documents, so the held-out split is by {}", report.heldout.split_unit));
-  fmt::print("{}: {:.1f} MB of text, {} training pieces in {} sentences of {} documents, {} held out (split by {})\n", args.out,
-             static_cast<double>(report.text_bytes) / 1e6, report.train.tokens, report.train.sentences, report.train.documents,
-             report.heldout.tokens, report.heldout.split_unit);
+  if (args.json)
+    fmt::print("{}", report_json(report));
+  else
+    fmt::print("{}: {}", args.out, report_text(report));
   return 0;
 }
 
@@ -79,13 +81,8 @@ int inspect(const InspectArguments& args) {
   }
   const ShardInfo &train = data.train().info(), &heldout = data.heldout().info();
   int64_t unknown = 0;
-  std::array<int64_t, 6> histogram{};  // of sentence lengths: up to 8, 16, 32, 64, 128, more
-  for (int64_t s = 0; s < data.train().sentences(); ++s) {
-    const int64_t n = data.train().start(s + 1) - data.train().start(s);
-    size_t bin = 0;
-    for (int64_t limit = 8; bin < 5 && n > limit; limit *= 2) ++bin;
-    ++histogram[bin];
-  }
+  SentenceLengths lengths;
+  for (int64_t s = 0; s < data.train().sentences(); ++s) lengths.add(data.train().start(s + 1) - data.train().start(s));
   for (int64_t i = 0; i < data.train().tokens(); ++i) unknown += data.train().token(i) == data.vocabulary().unk();
   const double entropy = data.heldout_unigram_entropy();
   if (args.json) {
@@ -100,7 +97,7 @@ int inspect(const InspectArguments& args) {
   fmt::print("vocabulary        {} entries, {}, mode {}\n", data.vocabulary().size(), train.lowercase ? "lower case" : "cased", train.mode);
   fmt::print("training          {} pieces in {} sentences of {} documents, {} [UNK]\n", train.tokens, train.sentences, train.documents, unknown);
   fmt::print("held out          {} pieces in {} sentences, split by {}; unigram entropy {:.4f} nats\n", heldout.tokens, heldout.sentences, train.split_unit, entropy);
-  fmt::print("sentence lengths  to 8: {}, 16: {}, 32: {}, 64: {}, 128: {}, more: {}\n", histogram[0], histogram[1], histogram[2], histogram[3], histogram[4], histogram[5]);
+  fmt::print("sentence lengths  {}\n", lengths.text());
   fmt::print("at length {:<8}{} examples, {:.2f} % of the pieces kept (the original's rule: {:.2f} %)\n", args.seq_len, index.size(), 100 * index.share_kept(), 100 * share_google);
   const int64_t first = args.example >= 0 ? args.example : 0, last = args.example >= 0 ? first + 1 : std::min<int64_t>(3, index.size());
   for (int64_t i = first; i < last; ++i)
@@ -119,6 +116,7 @@ void register_data(CLI::App& root, Invocation& invocation) {
   command->add_option("--vocab", build_args->vocabulary, "the vocabulary")->required()->option_text("FILE");
   command->add_option("--out", build_args->out, "the directory to make; an earlier build there is replaced once the new one is complete")->required()->option_text("DIR");
   command->add_option("--heldout", build_args->heldout, "share of the text kept out of training")->check(CLI::Range(0.0001, 0.9))->capture_default_str();
+  command->add_flag("--json", build_args->json, "the report as one JSON object");
   add_tokenizer_arguments(*command, build_args->tokenizer);
   command->callback([build_args, &invocation] {
     invocation.action = [build_args, &invocation] { return build(*build_args, thread_count(invocation)); };

@@ -11,6 +11,8 @@ CorpusOptions TextArguments::options() const {
   o.format = format == "text" ? CorpusFormat::text : format == "jsonl" ? CorpusFormat::json_lines : CorpusFormat::by_name;
   o.field = field;
   o.boundary = documents == "line" ? DocumentBoundary::line : documents == "file" ? DocumentBoundary::file : DocumentBoundary::blank_line;
+  if (normal_form != "none") o.normal_form = normal_form == "nfc" ? unicode::NormalForm::nfc : unicode::NormalForm::nfkc;
+  o.deduplicate = deduplicate;
   o.skip_invalid = skip_invalid;
   return o;
 }
@@ -28,6 +30,11 @@ CLI::Option* add_text_arguments(CLI::App& command, TextArguments& arguments) {
       ->check(CLI::IsMember({"blank-line", "line", "file"}))
       ->capture_default_str()
       ->option_text("blank-line|line|file");
+  command.add_option("--normalize", arguments.normal_form, "bring paragraphs to this Unicode normal form")
+      ->check(CLI::IsMember({"none", "nfc", "nfkc"}))
+      ->capture_default_str()
+      ->option_text("none|nfc|nfkc");
+  command.add_flag("--deduplicate", arguments.deduplicate, "leave out paragraphs that came before, and say how many");
   command.add_flag("--skip-invalid", arguments.skip_invalid, "leave out lines that are not UTF-8 text, or no JSON object with the field, and say how many");
   return text;
 }

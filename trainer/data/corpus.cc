@@ -8,6 +8,7 @@
 
 #include "kernels/core/error.h"
 #include "tokenizer/unicode.h"
+#include "trainer/files.h"
 
 namespace electra {
 namespace {
@@ -151,7 +152,13 @@ bool CorpusReader::parse_record(const std::string& line, std::string& text) {
 
 void CorpusReader::add(std::string& paragraph, Document& document) {
   if (!paragraph.empty() && paragraph.back() == '\r') paragraph.pop_back();
+  const auto is_ascii = [](const std::string& s) { return std::all_of(s.begin(), s.end(), [](char c) { return static_cast<signed char>(c) >= 0; }); };
+  if (options_.normal_form && !is_ascii(paragraph)) paragraph = unicode::normalize(paragraph, *options_.normal_form);
   if (is_blank(paragraph)) return;
+  if (options_.deduplicate && !seen_.insert(xxh64(paragraph))) {
+    ++duplicates_;
+    return;
+  }
   if (document.paragraphs.empty()) document.place = place();
   document.paragraphs.push_back(std::move(paragraph));
 }

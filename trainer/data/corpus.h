@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "tokenizer/unicode.h"
+#include "trainer/data/hash_set.h"
 #include "trainer/data/input_stream.h"
 
 namespace electra {
@@ -35,6 +37,8 @@ struct CorpusOptions {
   CorpusFormat format = CorpusFormat::by_name;
   std::string field = "text";  // of a JSON line: its lines are the paragraphs
   DocumentBoundary boundary = DocumentBoundary::blank_line;
+  std::optional<unicode::NormalForm> normal_form;  // that paragraphs are brought to; absent: as they are
+  bool deduplicate = false;  // leave out, and count, paragraphs that came before, told by 64-bit hashes: 11 to 21 bytes a distinct paragraph
   bool skip_invalid = false;  // leave out, and count, lines that are not UTF-8, hold NUL bytes or are no JSON object with the field
   size_t max_line_bytes = size_t{1} << 30;  // a longer one is an error: a line is held in memory
   std::function<bool()> stop;  // asked at each line; true: read no further; may be empty
@@ -53,6 +57,7 @@ class CorpusReader {
   bool next(Document& document);
   bool stopped() const { return stopped_; }
   int64_t skipped_lines() const { return skipped_; }
+  int64_t duplicates() const { return duplicates_; }
   uint64_t bytes_read() const { return bytes_; }  // decompressed
 
  private:
@@ -72,7 +77,8 @@ class CorpusReader {
   std::optional<InputStream> in_;
   std::vector<char> buffer_;
   size_t begin_ = 0, end_ = 0;  // part of the buffer that is not read yet
-  int64_t line_ = 0, skipped_ = 0;
+  HashSet seen_;
+  int64_t line_ = 0, skipped_ = 0, duplicates_ = 0;
   uint64_t bytes_ = 0;
 };
 

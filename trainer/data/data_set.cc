@@ -1,7 +1,10 @@
 #include "trainer/data/data_set.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -64,9 +67,9 @@ template <class Visit> void for_each_unit(const Document& document, int64_t bloc
   for (size_t begin = 0; begin < n; begin += step) visit(begin, std::min(n, begin + step));
 }
 
-Split plan_split(const std::vector<CorpusFile>& files, const DataBuildOptions& options, const CorpusOptions& corpus, uint64_t& text_bytes, uint64_t& corpus_hash) {
+Split plan_split(const std::vector<CorpusFile>& files, const DataBuildOptions& options, const CorpusOptions& corpus, DataBuildReport& report, uint64_t& corpus_hash) {
   Split split;
-  int64_t documents = 0, paragraphs = 0;
+  int64_t &documents = report.documents, &paragraphs = report.paragraphs;
   {
     CorpusReader reader(files, corpus);
     for (Document d; reader.next(d);) {
@@ -75,7 +78,8 @@ Split plan_split(const std::vector<CorpusFile>& files, const DataBuildOptions& o
       corpus_hash = hash_of(d.paragraphs, 0, d.paragraphs.size()) ^ (corpus_hash * 0x9E3779B97F4A7C15u + 1);
     }
     if (reader.stopped()) return split;
-    text_bytes = reader.bytes_read();
+    report.text_bytes = reader.bytes_read();
+    report.duplicate_paragraphs = reader.duplicates();
   }
   if (paragraphs < 2)
     throw DataError("data build", "expected text of at least two paragraphs, one to train on and one held out, got " + std::to_string(paragraphs));
@@ -111,9 +115,11 @@ void tokenize(const Unit& unit, const Tokenizer& tokenizer, SentenceSplitter& sp
   }
 }
 
-void write(const TokenizedUnit& unit, TokenShardWriter& writer) {
+void write(const TokenizedUnit& unit, int32_t unk, TokenShardWriter& writer, DataBuildReport& report) {
   size_t begin = 0;
+  report.unknown += std::count(unit.ids.begin(), unit.ids.end(), unk);
   for (const size_t end : unit.ends) {
+    report.lengths.add(static_cast<int64_t>(end - begin));
     writer.add_sentence(std::span(unit.ids).subspan(begin, end - begin));
     begin = end;
   }
@@ -123,6 +129,7 @@ void write(const TokenizedUnit& unit, TokenShardWriter& writer) {
 }  // namespace
 
 DataBuildReport build_data(const DataBuildOptions& options) {
+  const auto begun = std::chrono::steady_clock::now();
   std::vector<CorpusFile> files = corpus_files(options.texts);
   Vocabulary vocabulary = Vocabulary::load(options.vocabulary);
   if (!(options.heldout > 0 && options.heldout < 1))
@@ -153,7 +160,7 @@ DataBuildReport build_data(const DataBuildOptions& options) {
     file.path = copies.back();
   }
   uint64_t corpus_hash = 0;
-  const Split split = plan_split(files, options, corpus, report.text_bytes, corpus_hash);
+  const Split split = plan_split(files, options, corpus, report, corpus_hash);
   if (stop()) return stopped();
   if (!staging) staging.emplace(options.out);
   TokenShardWriter train(staging->path() / "train", vocab_size), heldout(staging->path() / "heldout", vocab_size);
@@ -176,7 +183,7 @@ DataBuildReport build_data(const DataBuildOptions& options) {
     });
     for (size_t u = 0; u < units.size(); ++u) {
       if (failures[u]) std::rethrow_exception(failures[u]);
-      write(tokenized[u], units[u].heldout ? heldout : train);
+      write(tokenized[u], tokenizer.vocabulary().unk(), units[u].heldout ? heldout : train, report);
     }
     units.clear();
   };
@@ -228,7 +235,44 @@ DataBuildReport build_data(const DataBuildOptions& options) {
   check_replaceable(options.out);  // again: building takes a while
   for (const fs::path& copy : copies) fs::remove(copy);
   staging->publish();
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
   return report;
+}
+
+void SentenceLengths::add(int64_t length) {
+  size_t bin = 0;
+  for (int64_t limit = 8; bin + 1 < counts.size() && length > limit; limit *= 2) ++bin;
+  ++counts[bin];
+  ++sentences;
+  tokens += length;
+  longest = std::max(longest, length);
+}
+
+std::string SentenceLengths::text() const {
+  return fmt::format("to 8: {}, 16: {}, 32: {}, 64: {}, 128: {}, more: {}; mean {:.1f}, longest {}", counts[0], counts[1], counts[2], counts[3], counts[4], counts[5],
+                     static_cast<double>(tokens) / static_cast<double>(std::max<int64_t>(sentences, 1)), longest);
+}
+
+std::string report_text(const DataBuildReport& r) {
+  const auto tokens = static_cast<double>(r.lengths.tokens), bytes = static_cast<double>(r.text_bytes);
+  return fmt::format("{:.1f} MB of text, {} training pieces in {} sentences of {} documents, {} held out (split by {})\n", bytes / 1e6, r.train.tokens, r.train.sentences,
+                     r.train.documents, r.heldout.tokens, r.heldout.split_unit) +
+         fmt::format("read              {} documents, {} paragraphs; left out {} duplicates and {} lines\n", r.documents, r.paragraphs, r.duplicate_paragraphs, r.skipped_lines) +
+         fmt::format("pieces            {} [UNK] of {} ({:.4f} %)\n", r.unknown, r.lengths.tokens, 100 * static_cast<double>(r.unknown) / tokens) +
+         fmt::format("sentence lengths  {}\n", r.lengths.text()) +
+         fmt::format("throughput        {:.1f} s, {:.2f} MB/s, {:.0f} pieces/s\n", r.seconds, bytes / 1e6 / r.seconds, tokens / r.seconds);
+}
+
+std::string report_json(const DataBuildReport& r) {
+  const auto tokens = static_cast<double>(r.lengths.tokens), bytes = static_cast<double>(r.text_bytes);
+  const nlohmann::ordered_json json = {{"documents", r.documents}, {"paragraphs", r.paragraphs}, {"duplicate_paragraphs", r.duplicate_paragraphs}, {"skipped_lines", r.skipped_lines},
+                                       {"text_bytes", r.text_bytes}, {"train_tokens", r.train.tokens}, {"train_sentences", r.train.sentences}, {"train_documents", r.train.documents},
+                                       {"heldout_tokens", r.heldout.tokens}, {"heldout_sentences", r.heldout.sentences}, {"heldout_documents", r.heldout.documents},
+                                       {"split_unit", r.heldout.split_unit}, {"unknown", r.unknown}, {"unknown_rate", static_cast<double>(r.unknown) / tokens},
+                                       {"sentence_lengths", {{"limits", {8, 16, 32, 64, 128, nullptr}}, {"counts", r.lengths.counts},
+                                                             {"mean", tokens / static_cast<double>(r.lengths.sentences)}, {"longest", r.lengths.longest}}},
+                                       {"seconds", r.seconds}, {"bytes_per_second", bytes / r.seconds}, {"tokens_per_second", tokens / r.seconds}};
+  return json.dump() + "\n";
 }
 
 DataSet::DataSet(const fs::path& directory)

@@ -1,6 +1,7 @@
 // A data directory, what `electra data build` makes: train and held-out token shards, the vocabulary and the tokenizer's
 // settings, so that everything later needs nothing else.
 #pragma once
+#include <array>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -25,10 +26,22 @@ struct DataBuildOptions {
   std::function<bool()> stop;            // true: give up, leaving nothing; asked often, by several threads; may be empty
 };
 
+// Of sentences, in tokens.
+struct SentenceLengths {
+  std::array<int64_t, 6> counts{};  // of up to 8, 16, 32, 64, 128 tokens, and of more
+  int64_t sentences = 0, tokens = 0, longest = 0;
+  void add(int64_t length);
+  std::string text() const;  // one line
+};
+
 struct DataBuildReport {
   ShardInfo train, heldout;
-  int64_t skipped_lines = 0;
-  uint64_t text_bytes = 0;
+  int64_t documents = 0, paragraphs = 0;  // read, after what was left out
+  int64_t skipped_lines = 0, duplicate_paragraphs = 0;
+  int64_t unknown = 0;        // [UNK] on both sides, as are the lengths
+  SentenceLengths lengths;
+  uint64_t text_bytes = 0;    // decompressed
+  double seconds = 0;
   bool stopped = false;
 };
 
@@ -36,6 +49,10 @@ struct DataBuildReport {
 // of text, vocabulary and options alone, not of threads. Throws IoError (also where out is a file or holds anything that a build
 // does not write), DataError, and ConfigError for a held-out share outside (0, 1); out is complete or untouched.
 DataBuildReport build_data(const DataBuildOptions& options);
+
+// For people, some lines; for machines, one JSON object.
+std::string report_text(const DataBuildReport& report);
+std::string report_json(const DataBuildReport& report);
 
 class DataSet {
  public:
