@@ -526,6 +526,46 @@ TEST_CASE("a vocabulary that cannot be made is refused before any text is read")
               "directory'");
 }
 
+TEST_CASE("vocab train takes entries and sizes, vocab check lists every error") {
+  const test::TemporaryDirectory directory;
+  const std::string file = directory / "v.txt";
+  const Result trained = run("vocab train " + (models() / "text.txt") + " --out " + file +
+                             " --size 100 --multiple-of 64 --reserved Ö --reserved [DOC] --unused 1");
+  CHECK(trained.status == 0);
+  CHECK(trained.err.find("expected 128 entries, the text yields 64") != std::string::npos);
+  const std::string vocabulary = test::read_file(file);
+  CHECK(vocabulary.starts_with("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nÖ\n[DOC]\n[unused0]\n"));
+  CHECK(std::count(vocabulary.begin(), vocabulary.end(), '\n') == 64);
+  CHECK(run("vocab check " + file).out.find(": good, 64 entries") != std::string::npos);
+  test::write_file(file, vocabulary + "[DOC]\n\nÖ\n");
+  const Result bad = run("vocab check " + file);
+  CHECK(bad.status == 1);
+  CHECK(bad.err.empty());
+  CHECK(bad.out == file + ": bad, 3 errors\n[" + file + ":65] expected each token once, got '[DOC]' again after line 7\n[" + file +
+                       ":66] expected a token, got an empty line\n[" + file + ":67] expected each token once, got 'Ö' again after line 6\n");
+  check_error("vocab train none.txt --out v.txt --reserved '[CLS]'", 2, "[vocab train] expected each reserved entry once, got '[CLS]' again");
+}
+
+TEST_CASE("data build and vocab inspect read JSON lines and say what they read") {
+  const test::TemporaryDirectory directory;
+  const std::string text = directory / "t.jsonl", vocabulary = models() / "vocab.txt";
+  std::string lines;
+  for (int i = 0; i < 40; ++i) lines += "{\"body\": \"The cat sat on the mat.\\nThe dog sat " + std::to_string(i) + ".\"}\n";
+  test::write_file(text, lines);
+  check_error("data build " + text + " --vocab " + vocabulary + " --out " + (directory / "d"), 1,
+              "[" + text + ":1] expected a field 'text', got an object without it (--skip-invalid leaves such lines out)");
+  CHECK(!std::filesystem::exists(directory / "d"));
+  const nlohmann::json json = json_of("data build " + text + " --field body --deduplicate --quiet --json --heldout 0.2 --vocab " + vocabulary + " --out " + (directory / "d"));
+  CHECK(json["documents"] == 40);
+  CHECK(json["paragraphs"] == 41);
+  CHECK(json["duplicate_paragraphs"] == 39);
+  CHECK(json["unknown"] == 40);
+  CHECK(json["seconds"] > 0.0);
+  const Result inspected = run("vocab inspect " + vocabulary + " " + text + " --field body");
+  CHECK(inspected.status == 0);
+  CHECK(inspected.out.find("\ntext              480 words, ") != std::string::npos);
+}
+
 TEST_CASE("a signal stops vocab train and data build, and nothing is left") {
   const std::string vocabulary = models() / "vocab.txt";
   for (const int signal : {SIGINT, SIGTERM}) {

@@ -220,6 +220,85 @@ TEST_CASE("a vocabulary has room for a character and fits an embedding table") {
   CHECK_NOTHROW(VocabularyTrainer(o));
 }
 
+TEST_CASE("reserved and unused entries stand behind the special tokens, and each entry once") {
+  VocabularyTrainerOptions o;
+  o.size = 17;
+  o.reserved = {"ab", "c", "[DOC]"};
+  o.unused = 2;
+  VocabularyTrainer trainer(o);
+  trainer.add("ab ab ab cd cd cd abc");
+  // As above, but ab and c are there already, so that merging a and ##b makes no new entry.
+  CHECK(trainer.train() ==
+        std::vector<std::string>{"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ab", "c", "[DOC]", "[unused0]", "[unused1]", "a", "##b", "##c", "##d", "cd"});
+  const auto refused = [](VocabularyTrainerOptions bad) {
+    try {
+      VocabularyTrainer t(bad);
+    } catch (const ConfigError& error) {
+      return std::string(error.what());
+    }
+    return std::string("none");
+  };
+  for (const auto& [entry, message] : {std::pair<std::string, std::string>{"", "expected a reserved entry without white space, got an empty one"},
+                                       {"a b", "expected a reserved entry without white space, got 'a b', with white space"},
+                                       {"\xFF", "expected a reserved entry without white space, got one that is not UTF-8"},
+                                       {"[CLS]", "expected each reserved entry once, got '[CLS]' again"},
+                                       {"[unused1]", "expected each reserved entry once, got '[unused1]' again"}}) {
+    o.reserved = {"x", entry};
+    CHECK(refused(o) == "[vocab train] " + message);
+  }
+  o.reserved.clear();
+  o.unused = 12;
+  CHECK(refused(o) == "[vocab train] expected a size of 18 to 16777216 entries, 17 of them special, reserved or unused, got 17");
+  o.unused = 11;
+  CHECK(refused(o) == "none");
+  o.min_frequency = 0;
+  CHECK(refused(o) == "[vocab train] expected a least frequency of at least 1, got 0");
+}
+
+TEST_CASE("a size is rounded up, and filled up where the text yields less") {
+  VocabularyTrainerOptions o;
+  const auto size_of = [&](int64_t size, int64_t multiple, bool exact) {
+    o.size = size;
+    o.multiple_of = multiple;
+    o.exact_size = exact;
+    VocabularyTrainer trainer(o);
+    trainer.add("ab ab ab cd cd cd abc");  // twelve entries
+    const std::vector<std::string> tokens = trainer.train();
+    CHECK_NOTHROW(Vocabulary::from_tokens(tokens, "trained"));
+    return std::pair(trainer.size(), static_cast<int64_t>(tokens.size()));
+  };
+  using Sizes = std::pair<int64_t, int64_t>;
+  CHECK(size_of(100, 1, false) == Sizes(100, 12));
+  CHECK(size_of(100, 1, true) == Sizes(100, 100));
+  CHECK(size_of(10, 1, true) == Sizes(10, 10));
+  CHECK(size_of(100, 64, false) == Sizes(128, 64));
+  CHECK(size_of(100, 64, true) == Sizes(128, 128));
+  CHECK(size_of(9, 4, false) == Sizes(12, 12));
+  o.unused = 3;
+  o.size = 18;
+  o.multiple_of = 1;
+  o.exact_size = true;
+  VocabularyTrainer trainer(o);
+  trainer.add("ab ab ab cd cd cd abc");
+  const auto tokens = trainer.train();
+  CHECK(std::vector<std::string>(tokens.begin() + 14, tokens.end()) == std::vector<std::string>{"cd", "[unused3]", "[unused4]", "[unused5]"});
+}
+
+TEST_CASE("every error of a vocabulary is found, with its line") {
+  const test::TemporaryDirectory dir;
+  const std::string file = dir / "v.txt";
+  test::write_file(file, "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n\nb\na\n\xFF\n\n");
+  CHECK(Vocabulary::errors(file) == std::vector<std::string>{"[" + file + ":6] expected a token, got an empty line",
+                                                             "[" + file + ":8] expected each token once, got 'a' again after line 5",
+                                                             "[" + file + ":9] expected valid UTF-8, got other bytes",
+                                                             "[" + file + ":10] expected a token, got an empty line",
+                                                             "[" + file + "] expected a vocabulary with [MASK], got none among 10 tokens"});
+  test::write_file(file, "");
+  CHECK(Vocabulary::errors(file).front() == "[" + file + "] expected one token a line, got an empty vocabulary");
+  test::write_file(file, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n");
+  CHECK(Vocabulary::errors(file).empty());
+}
+
 TEST_CASE("training that is told to stop makes no vocabulary") {
   VocabularyTrainerOptions o;
   int asked = 0, most = 0;

@@ -19,9 +19,7 @@ std::string_view trim_end(std::string_view s) {
   return end == std::string_view::npos ? std::string_view() : s.substr(0, end + 1);
 }
 
-}  // namespace
-
-Vocabulary Vocabulary::load(const std::filesystem::path& file) {
+std::vector<std::string> lines_of(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
   if (!in || std::filesystem::is_directory(file))
     throw IoError(file.string(), std::string("expected a vocabulary file, got '") + std::strerror(in ? EISDIR : errno) + "'");
@@ -34,21 +32,26 @@ Vocabulary Vocabulary::load(const std::filesystem::path& file) {
     tokens.emplace_back(trim_end(std::string_view(text).substr(at, end - at)));
     at = end + 1;
   }
-  return from_tokens(std::move(tokens), file.string());
+  return tokens;
 }
 
-Vocabulary Vocabulary::from_tokens(std::vector<std::string> tokens, std::string_view where) {
+}  // namespace
+
+template <class Fail> Vocabulary Vocabulary::assemble(std::vector<std::string> tokens, std::string_view where, Fail fail) {
   Vocabulary v;
   v.tokens_ = std::move(tokens);
-  if (v.tokens_.empty()) throw DataError(where, "expected one token a line, got an empty vocabulary");
+  if (v.tokens_.empty()) fail(DataError(where, "expected one token a line, got an empty vocabulary"));
   std::string all;
   for (size_t i = 0; i < v.tokens_.size(); ++i) {
     const std::string& token = v.tokens_[i];
-    if (token.empty()) throw DataError(place(where, i), "expected a token, got an empty line");
-    if (unicode::find_invalid_utf8(token) != unicode::kValid) throw DataError(place(where, i), "expected valid UTF-8, got other bytes");
+    if (token.empty()) {
+      fail(DataError(place(where, i), "expected a token, got an empty line"));
+      continue;
+    }
+    if (unicode::find_invalid_utf8(token) != unicode::kValid) fail(DataError(place(where, i), "expected valid UTF-8, got other bytes"));
     const auto [it, inserted] = v.ids_.emplace(token, static_cast<int32_t>(i));
     if (!inserted)
-      throw DataError(place(where, i), "expected each token once, got '" + token + "' again after line " + std::to_string(it->second + 1));
+      fail(DataError(place(where, i), "expected each token once, got '" + token + "' again after line " + std::to_string(it->second + 1)));
     all.append(token).push_back('\n');
   }
   v.sha256_ = electra::sha256(all);
@@ -56,10 +59,22 @@ Vocabulary Vocabulary::from_tokens(std::vector<std::string> tokens, std::string_
       {"[PAD]", &v.pad_}, {"[UNK]", &v.unk_}, {"[CLS]", &v.cls_}, {"[SEP]", &v.sep_}, {"[MASK]", &v.mask_}};
   for (const auto& [token, id] : special) {
     const auto found = v.find(token);
-    if (!found) throw DataError(where, std::string("expected a vocabulary with ") + token + ", got none among " + std::to_string(v.size()) + " tokens");
-    *id = *found;
+    if (!found) fail(DataError(where, std::string("expected a vocabulary with ") + token + ", got none among " + std::to_string(v.size()) + " tokens"));
+    *id = found.value_or(0);
   }
   return v;
+}
+
+Vocabulary Vocabulary::load(const std::filesystem::path& file) { return from_tokens(lines_of(file), file.string()); }
+
+Vocabulary Vocabulary::from_tokens(std::vector<std::string> tokens, std::string_view where) {
+  return assemble(std::move(tokens), where, [](const DataError& error) { throw error; });
+}
+
+std::vector<std::string> Vocabulary::errors(const std::filesystem::path& file) {
+  std::vector<std::string> messages;
+  assemble(lines_of(file), file.string(), [&](const DataError& error) { messages.emplace_back(error.what()); });
+  return messages;
 }
 
 std::optional<int32_t> Vocabulary::find(std::string_view token) const {

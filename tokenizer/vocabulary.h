@@ -16,6 +16,8 @@ class Vocabulary {
   // duplicates, an empty line before the end, invalid UTF-8, or [UNK], [CLS], [SEP], [MASK] or [PAD] missing.
   static Vocabulary load(const std::filesystem::path& file);
   static Vocabulary from_tokens(std::vector<std::string> tokens, std::string_view where);
+  // All that load would refuse a file for, a message each; none for a good one. Throws IoError when the file cannot be read.
+  static std::vector<std::string> errors(const std::filesystem::path& file);
 
   int32_t size() const { return static_cast<int32_t>(tokens_.size()); }
   std::optional<int32_t> find(std::string_view token) const;
@@ -30,6 +32,9 @@ class Vocabulary {
   const std::string& sha256() const { return sha256_; }
 
  private:
+  // Calls fail(DataError) for each reason why the tokens cannot work; where that returns, the vocabulary is of no use.
+  template <class Fail> static Vocabulary assemble(std::vector<std::string> tokens, std::string_view where, Fail fail);
+
   struct Hash {
     using is_transparent = void;
     size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <queue>
+#include <unordered_set>
 
 #include "kernels/core/error.h"
 #include "tokenizer/unicode.h"
@@ -137,13 +138,47 @@ std::string piece_of(char32_t c, bool first) {
   return piece;
 }
 
+int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+std::string unused_entry(int64_t number) { return "[unused" + std::to_string(number) + "]"; }
+
+// "" where it can be an entry.
+std::string fault_of(const std::string& entry) {
+  if (entry.empty()) return "an empty one";
+  if (unicode::find_invalid_utf8(entry) != unicode::kValid) return "one that is not UTF-8";
+  for (size_t at = 0; at < entry.size();)
+    if (const char32_t c = unicode::decode(entry, at); c == 0 || unicode::is_white_space(c)) return "'" + entry + "', with white space";
+  return "";
+}
+
 }  // namespace
 
 VocabularyTrainer::VocabularyTrainer(const VocabularyTrainerOptions& options)
-    : options_(options), pre_tokenizer_(options.tokenizer) {
+    : options_(options), size_(options.size), pre_tokenizer_(options.tokenizer) {
   if (options.size < kMinVocabularySize || options.size > kMaxVocabularySize)
     throw ConfigError("vocab train", "expected a size of " + std::to_string(kMinVocabularySize) + " to " + std::to_string(kMaxVocabularySize) +
                                          " entries, got " + std::to_string(options.size));
+  const auto at_least = [](const char* name, int64_t least, int64_t value) {
+    if (value < least) throw ConfigError("vocab train", std::string("expected ") + name + " of at least " + std::to_string(least) + ", got " + std::to_string(value));
+  };
+  at_least("a least frequency", 1, options.min_frequency);
+  at_least("an alphabet limit", 1, options.alphabet_limit);
+  at_least("a number of unused entries", 0, options.unused);
+  at_least("a multiple", 1, options.multiple_of);
+  size_ = round_up(options.size, std::min(options.multiple_of, kMaxVocabularySize));
+  const int64_t fixed = static_cast<int64_t>(std::size(kSpecial) + options.reserved.size()) + std::min(options.unused, kMaxVocabularySize);
+  if (size_ > kMaxVocabularySize || fixed >= size_)
+    throw ConfigError("vocab train", "expected a size of " + std::to_string(fixed + 1) + " to " + std::to_string(kMaxVocabularySize) + " entries, " + std::to_string(fixed) +
+                                         " of them special, reserved or unused, got " + std::to_string(size_));
+  fixed_.assign(std::begin(kSpecial), std::end(kSpecial));
+  fixed_.insert(fixed_.end(), options.reserved.begin(), options.reserved.end());
+  for (int64_t i = 0; i < options.unused; ++i) fixed_.push_back(unused_entry(i));
+  std::unordered_set<std::string_view> seen;
+  for (const std::string& entry : fixed_) {
+    const std::string fault = fault_of(entry);
+    if (!fault.empty()) throw ConfigError("vocab train", "expected a reserved entry without white space, got " + fault);
+    if (!seen.insert(entry).second) throw ConfigError("vocab train", "expected each reserved entry once, got '" + entry + "' again");
+  }
 }
 
 void VocabularyTrainer::add(std::string_view text) {
@@ -170,19 +205,20 @@ std::vector<std::string> VocabularyTrainer::train() const {
   if (static_cast<int64_t>(alphabet.size()) > options_.alphabet_limit) alphabet.resize(static_cast<size_t>(options_.alphabet_limit));
 
   // Where not even the alphabet fits, its most frequent pieces are kept.
-  const int64_t room = options_.size - static_cast<int64_t>(std::size(kSpecial));
+  const std::unordered_set<std::string_view> fixed(fixed_.begin(), fixed_.end());
+  const int64_t room = size_ - static_cast<int64_t>(fixed_.size());
   std::vector<std::pair<std::string, int64_t>> initial;
   for (const auto& [c, count] : alphabet)
     for (const bool first : {true, false}) {
       const auto it = pieces.find(piece_of(c, first));
-      if (it != pieces.end()) initial.push_back(*it);
+      if (it != pieces.end() && !fixed.contains(it->first)) initial.push_back(*it);
     }
   std::stable_sort(initial.begin(), initial.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
   if (static_cast<int64_t>(initial.size()) > room) initial.resize(static_cast<size_t>(room));
-  std::vector<std::string> tokens(std::begin(kSpecial), std::end(kSpecial));
+  std::vector<std::string> tokens = fixed_;
   for (const auto& [piece, count] : initial) tokens.push_back(piece);
   const auto text_of = [](const std::string& s) { return s.rfind("##", 0) == 0 && s.size() > 2 ? s.substr(2) : s; };
-  std::sort(tokens.begin() + std::size(kSpecial), tokens.end(), [&](const std::string& a, const std::string& b) {
+  std::sort(tokens.begin() + static_cast<ptrdiff_t>(fixed_.size()), tokens.end(), [&](const std::string& a, const std::string& b) {
     const bool a_first = text_of(a) == a, b_first = text_of(b) == b;
     return a_first != b_first ? a_first : a < b;
   });
@@ -201,7 +237,13 @@ std::vector<std::string> VocabularyTrainer::train() const {
     }
     if (known) words.push_back(std::move(training));
   }
-  return Merger(std::move(tokens), std::move(words)).run(options_.size, options_.min_frequency, options_.stop);
+  tokens = Merger(std::move(tokens), std::move(words)).run(size_, options_.min_frequency, options_.stop);
+  if (tokens.empty()) return tokens;
+  const int64_t filled = options_.exact_size ? size_ : round_up(static_cast<int64_t>(tokens.size()), options_.multiple_of);
+  const std::unordered_set<std::string> taken(tokens.begin(), tokens.end());
+  for (int64_t number = 0; static_cast<int64_t>(tokens.size()) < filled; ++number)
+    if (std::string entry = unused_entry(number); !taken.contains(entry)) tokens.push_back(std::move(entry));
+  return tokens;
 }
 
 }  // namespace electra

@@ -21,14 +21,17 @@ namespace {
 struct TrainArguments {
   TextArguments text;
   std::string out;
-  int64_t size = 30522, min_frequency = 2;
+  VocabularyTrainerOptions options;
   TokenizerArguments tokenizer;
 };
 
 int train(const TrainArguments& args) {
   const SignalGuard signals;
   const auto stop = [&] { return signals.received() != 0; };
-  VocabularyTrainer trainer({.tokenizer = args.tokenizer.options(), .size = args.size, .min_frequency = args.min_frequency, .stop = stop});
+  VocabularyTrainerOptions options = args.options;
+  options.tokenizer = args.tokenizer.options();
+  options.stop = stop;
+  VocabularyTrainer trainer(options);
   CorpusOptions corpus = args.text.options();
   corpus.stop = stop;
   CorpusReader reader(corpus_files(args.text.texts), corpus);
@@ -38,8 +41,8 @@ int train(const TrainArguments& args) {
   warn_of_skipped_lines("vocab train", reader.skipped_lines());
   const std::vector<std::string> tokens = trainer.train();
   if (stop()) return signals.exit_status();
-  if (static_cast<int64_t>(tokens.size()) < args.size)
-    log::warning(fmt::format("[vocab train] expected {} entries, the text yields {}", args.size, tokens.size()));
+  if (static_cast<int64_t>(tokens.size()) < trainer.size())
+    log::warning(fmt::format("[vocab train] expected {} entries, the text yields {}", trainer.size(), tokens.size()));
   std::string content;
   for (const std::string& token : tokens) content.append(token).push_back('\n');
   replace_file(args.out, content);
@@ -89,14 +92,14 @@ int inspect(const std::string& file, const TextArguments& text, const TokenizerA
 }
 
 int check(const std::string& file) {
-  try {
-    const Vocabulary vocabulary = Vocabulary::load(file);
-    fmt::print("{}: good, {} entries, sha256 {}\n", file, vocabulary.size(), vocabulary.sha256());
-    return 0;
-  } catch (const DataError& error) {  // a verdict, not a failure of the command
-    fmt::print("{}: bad, {}\n", file, error.what());
+  const std::vector<std::string> errors = Vocabulary::errors(file);
+  if (!errors.empty()) {  // a verdict, not a failure of the command
+    fmt::print("{}: bad, {} errors\n{}\n", file, errors.size(), fmt::join(errors, "\n"));
     return 1;
   }
+  const Vocabulary vocabulary = Vocabulary::load(file);
+  fmt::print("{}: good, {} entries, sha256 {}\n", file, vocabulary.size(), vocabulary.sha256());
+  return 0;
 }
 
 }  // namespace
@@ -108,8 +111,13 @@ void register_vocab(CLI::App& root, Invocation& invocation) {
   CLI::App* command = add_command(*group, "train", "learn word pieces from text", "electra vocab train corpus.txt --size 8192 --out vocab.txt", invocation);
   add_text_arguments(*command, train_args->text)->required();
   command->add_option("--out", train_args->out, "the vocabulary file to write")->required()->option_text("FILE");
-  command->add_option("--size", train_args->size, "entries; fewer where the text yields no more")->check(CLI::Range(kMinVocabularySize, kMaxVocabularySize))->capture_default_str()->option_text("N");
-  command->add_option("--min-frequency", train_args->min_frequency, "occurrences a merged piece needs")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--size", train_args->options.size, "entries; fewer where the text yields no more")->check(CLI::Range(kMinVocabularySize, kMaxVocabularySize))->capture_default_str()->option_text("N");
+  command->add_option("--min-frequency", train_args->options.min_frequency, "occurrences a merged piece needs")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--alphabet-limit", train_args->options.alphabet_limit, "distinct characters kept, the most frequent; words with others are left out")->check(CLI::PositiveNumber)->capture_default_str()->option_text("N");
+  command->add_option("--reserved", train_args->options.reserved, "an entry to have in any case, behind the special tokens; may be given several times")->allow_extra_args(false)->option_text("ENTRY");
+  command->add_option("--unused", train_args->options.unused, "[unusedN] entries behind these")->check(CLI::NonNegativeNumber)->capture_default_str()->option_text("N");
+  command->add_flag("--exact-size", train_args->options.exact_size, "fill up with [unusedN] entries where the text yields fewer than --size");
+  command->add_option("--multiple-of", train_args->options.multiple_of, "round --size up to a multiple of this, 64 for example, and fill up to one with [unusedN] entries")->check(CLI::Range(int64_t{1}, kMaxVocabularySize))->capture_default_str()->option_text("N");
   command->add_option("--algorithm", "how: bpe merges the most frequent pair of pieces")->check(CLI::IsMember({"bpe"}))->option_text("bpe");
   add_tokenizer_arguments(*command, train_args->tokenizer);
   command->callback([train_args, &invocation] { invocation.action = [train_args] { return train(*train_args); }; });
@@ -129,7 +137,7 @@ void register_vocab(CLI::App& root, Invocation& invocation) {
   });
 
   const auto file = std::make_shared<std::string>();
-  command = add_command(*group, "check", "say whether a vocabulary can be used; exit status 1 if not", "electra vocab check vocab.txt", invocation);
+  command = add_command(*group, "check", "say whether a vocabulary can be used, or every reason why not with its line; exit status 1 then", "electra vocab check vocab.txt", invocation);
   command->add_option("file", *file, "a vocabulary")->required()->option_text("FILE");
   command->callback([file, &invocation] { invocation.action = [file] { return check(*file); }; });
 }
