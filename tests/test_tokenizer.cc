@@ -1,4 +1,4 @@
-// WordPiece in both modes: golden strings, offsets, bad vocabularies, training.
+// WordPiece in both modes: golden strings, offsets, bad vocabularies.
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <fstream>
@@ -10,7 +10,6 @@
 #include "tokenizer/sha256.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
-#include "tokenizer/vocabulary_trainer.h"
 
 using namespace electra;
 
@@ -174,116 +173,6 @@ TEST_CASE("sentences are found and trimmed") {
   CHECK(s.empty());
 }
 
-TEST_CASE("training merges the most frequent pairs first and breaks ties by text") {
-  VocabularyTrainerOptions o;
-  o.size = 12;
-  VocabularyTrainer trainer(o);
-  trainer.add("ab ab ab cd cd cd abc");
-  // Pieces: a c ##b ##c ##d; pairs a##b 4, c##d 3, ##b##c 1 (below the least frequency).
-  CHECK(trainer.train() == std::vector<std::string>{"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "c", "##b", "##c", "##d", "ab", "cd"});
-  CHECK(trainer.distinct_words() == 3);
-}
-
-TEST_CASE("training is exact in size, the same every time, and uses every piece once") {
-  std::string text;
-  for (int i = 0; i < 400; ++i) text += "The cat number " + std::to_string(i * 37 % 101) + " sat on mat " + std::to_string(i % 13) + "; happily so.\n";
-  VocabularyTrainerOptions o;
-  o.size = 70;
-  std::vector<std::vector<std::string>> results;
-  for (int run = 0; run < 2; ++run) {
-    VocabularyTrainer trainer(o);
-    trainer.add(text);
-    results.push_back(trainer.train());
-  }
-  CHECK(results[0] == results[1]);
-  CHECK(results[0].size() == 70);
-  CHECK_NOTHROW(Vocabulary::from_tokens(results[0], "trained"));
-  o.size = 100000;
-  VocabularyTrainer greedy(o);
-  greedy.add(text);
-  CHECK(greedy.train().size() < 200);  // the text yields no more
-  CHECK_THROWS_AS(VocabularyTrainer(VocabularyTrainerOptions{}).train(), DataError);
-}
-
-TEST_CASE("a vocabulary has room for a character and fits an embedding table") {
-  VocabularyTrainerOptions o;
-  for (const int64_t size : {kMinVocabularySize - 1, kMaxVocabularySize + 1, int64_t{-3}}) {
-    o.size = size;
-    CHECK_THROWS_AS(VocabularyTrainer(o), ConfigError);
-    CHECK_THROWS_WITH(VocabularyTrainer(o), "[vocab train] expected a size of 6 to 16777216 entries, got " + std::to_string(size));
-  }
-  o.size = kMinVocabularySize;
-  VocabularyTrainer least(o);
-  least.add("a b b");
-  CHECK(least.train() == std::vector<std::string>{"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "b"});
-  o.size = kMaxVocabularySize;
-  CHECK_NOTHROW(VocabularyTrainer(o));
-}
-
-TEST_CASE("reserved and unused entries stand behind the special tokens, and each entry once") {
-  VocabularyTrainerOptions o;
-  o.size = 17;
-  o.reserved = {"ab", "c", "[DOC]"};
-  o.unused = 2;
-  VocabularyTrainer trainer(o);
-  trainer.add("ab ab ab cd cd cd abc");
-  // As above, but ab and c are there already, so that merging a and ##b makes no new entry.
-  CHECK(trainer.train() ==
-        std::vector<std::string>{"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ab", "c", "[DOC]", "[unused0]", "[unused1]", "a", "##b", "##c", "##d", "cd"});
-  const auto refused = [](VocabularyTrainerOptions bad) {
-    try {
-      VocabularyTrainer t(bad);
-    } catch (const ConfigError& error) {
-      return std::string(error.what());
-    }
-    return std::string("none");
-  };
-  for (const auto& [entry, message] : {std::pair<std::string, std::string>{"", "expected a reserved entry without white space, got an empty one"},
-                                       {"a b", "expected a reserved entry without white space, got 'a b', with white space"},
-                                       {"\xFF", "expected a reserved entry without white space, got one that is not UTF-8"},
-                                       {"[CLS]", "expected each reserved entry once, got '[CLS]' again"},
-                                       {"[unused1]", "expected each reserved entry once, got '[unused1]' again"}}) {
-    o.reserved = {"x", entry};
-    CHECK(refused(o) == "[vocab train] " + message);
-  }
-  o.reserved.clear();
-  o.unused = 12;
-  CHECK(refused(o) == "[vocab train] expected a size of 18 to 16777216 entries, 17 of them special, reserved or unused, got 17");
-  o.unused = 11;
-  CHECK(refused(o) == "none");
-  o.min_frequency = 0;
-  CHECK(refused(o) == "[vocab train] expected a least frequency of at least 1, got 0");
-}
-
-TEST_CASE("a size is rounded up, and filled up where the text yields less") {
-  VocabularyTrainerOptions o;
-  const auto size_of = [&](int64_t size, int64_t multiple, bool exact) {
-    o.size = size;
-    o.multiple_of = multiple;
-    o.exact_size = exact;
-    VocabularyTrainer trainer(o);
-    trainer.add("ab ab ab cd cd cd abc");  // twelve entries
-    const std::vector<std::string> tokens = trainer.train();
-    CHECK_NOTHROW(Vocabulary::from_tokens(tokens, "trained"));
-    return std::pair(trainer.size(), static_cast<int64_t>(tokens.size()));
-  };
-  using Sizes = std::pair<int64_t, int64_t>;
-  CHECK(size_of(100, 1, false) == Sizes(100, 12));
-  CHECK(size_of(100, 1, true) == Sizes(100, 100));
-  CHECK(size_of(10, 1, true) == Sizes(10, 10));
-  CHECK(size_of(100, 64, false) == Sizes(128, 64));
-  CHECK(size_of(100, 64, true) == Sizes(128, 128));
-  CHECK(size_of(9, 4, false) == Sizes(12, 12));
-  o.unused = 3;
-  o.size = 18;
-  o.multiple_of = 1;
-  o.exact_size = true;
-  VocabularyTrainer trainer(o);
-  trainer.add("ab ab ab cd cd cd abc");
-  const auto tokens = trainer.train();
-  CHECK(std::vector<std::string>(tokens.begin() + 14, tokens.end()) == std::vector<std::string>{"cd", "[unused3]", "[unused4]", "[unused5]"});
-}
-
 TEST_CASE("every error of a vocabulary is found, with its line") {
   const test::TemporaryDirectory dir;
   const std::string file = dir / "v.txt";
@@ -297,21 +186,4 @@ TEST_CASE("every error of a vocabulary is found, with its line") {
   CHECK(Vocabulary::errors(file).front() == "[" + file + "] expected one token a line, got an empty vocabulary");
   test::write_file(file, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n");
   CHECK(Vocabulary::errors(file).empty());
-}
-
-TEST_CASE("training that is told to stop makes no vocabulary") {
-  VocabularyTrainerOptions o;
-  int asked = 0, most = 0;
-  o.stop = [&] { return ++asked > most; };
-  VocabularyTrainer trainer(o);
-  trainer.add("abcdef abcdef abc abc bcd bcd");
-  for (; most < 3; ++most) {
-    asked = 0;
-    CHECK(trainer.train().empty());
-    CHECK(asked == most + 1);
-  }
-  most = 1000;
-  asked = 0;
-  CHECK(trainer.train().size() > 15);
-  CHECK(asked > 3);
 }

@@ -25,18 +25,19 @@ struct TrainArguments {
   TokenizerArguments tokenizer;
 };
 
-int train(const TrainArguments& args) {
+int train(const TrainArguments& args, int threads) {
   const SignalGuard signals;
   const auto stop = [&] { return signals.received() != 0; };
   VocabularyTrainerOptions options = args.options;
   options.tokenizer = args.tokenizer.options();
+  options.threads = threads;
   options.stop = stop;
   VocabularyTrainer trainer(options);
   CorpusOptions corpus = args.text.options();
   corpus.stop = stop;
   CorpusReader reader(corpus_files(args.text.texts), corpus);
   for (Document d; reader.next(d);)
-    for (const std::string& paragraph : d.paragraphs) trainer.add(paragraph);
+    for (std::string& paragraph : d.paragraphs) trainer.add(std::move(paragraph));
   if (stop()) return signals.exit_status();
   warn_of_skipped_lines("vocab train", reader.skipped_lines());
   const std::vector<std::string> tokens = trainer.train();
@@ -113,14 +114,14 @@ void register_vocab(CLI::App& root, Invocation& invocation) {
   command->add_option("--out", train_args->out, "the vocabulary file to write")->required()->option_text("FILE");
   command->add_option("--size", train_args->options.size, "entries; fewer where the text yields no more")->check(CLI::Range(kMinVocabularySize, kMaxVocabularySize))->capture_default_str()->option_text("N");
   command->add_option("--min-frequency", train_args->options.min_frequency, "occurrences a merged piece needs")->check(CLI::PositiveNumber)->capture_default_str();
-  command->add_option("--alphabet-limit", train_args->options.alphabet_limit, "distinct characters kept, the most frequent; words with others are left out")->check(CLI::PositiveNumber)->capture_default_str()->option_text("N");
+  command->add_option("--alphabet-limit", train_args->options.alphabet_limit, "distinct characters kept, the most frequent; others are left out of their words")->check(CLI::PositiveNumber)->capture_default_str()->option_text("N");
   command->add_option("--reserved", train_args->options.reserved, "an entry to have in any case, behind the special tokens; may be given several times")->allow_extra_args(false)->option_text("ENTRY");
   command->add_option("--unused", train_args->options.unused, "[unusedN] entries behind these")->check(CLI::NonNegativeNumber)->capture_default_str()->option_text("N");
   command->add_flag("--exact-size", train_args->options.exact_size, "fill up with [unusedN] entries where the text yields fewer than --size");
   command->add_option("--multiple-of", train_args->options.multiple_of, "round --size up to a multiple of this, 64 for example, and fill up to one with [unusedN] entries")->check(CLI::Range(int64_t{1}, kMaxVocabularySize))->capture_default_str()->option_text("N");
   command->add_option("--algorithm", "how: bpe merges the most frequent pair of pieces")->check(CLI::IsMember({"bpe"}))->option_text("bpe");
   add_tokenizer_arguments(*command, train_args->tokenizer);
-  command->callback([train_args, &invocation] { invocation.action = [train_args] { return train(*train_args); }; });
+  command->callback([train_args, &invocation] { invocation.action = [train_args, &invocation] { return train(*train_args, thread_count(invocation)); }; });
 
   struct InspectArguments {
     std::string file;

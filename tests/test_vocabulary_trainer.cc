@@ -1,0 +1,347 @@
+// Vocabulary training: merges against a plain implementation and the package tokenizers, word counts, sizes and entries.
+#include "tokenizer/vocabulary_trainer.h"
+
+#include <catch2/catch.hpp>
+#include <fstream>
+#include <map>
+#include <random>
+
+#include "kernels/core/error.h"
+#include "kernels/core/philox.h"
+#include "tests/source_directory.h"
+#include "tests/temporary_directory.h"
+#include "tokenizer/pair_merger.h"
+#include "tokenizer/unicode.h"
+
+using namespace electra;
+
+namespace {
+
+using Words = std::vector<std::pair<std::vector<int32_t>, int64_t>>;
+
+// Counts all pairs anew for each merge.
+std::vector<std::string> merge_plainly(std::vector<std::string> tokens, Words words, size_t size, int64_t min_frequency) {
+  while (tokens.size() < size) {
+    std::map<std::pair<int32_t, int32_t>, int64_t> counts;
+    for (const auto& [pieces, count] : words)
+      for (size_t i = 0; i + 1 < pieces.size(); ++i) counts[{pieces[i], pieces[i + 1]}] += count;
+    std::pair<int32_t, int32_t> best;
+    int64_t most = 0;
+    for (const auto& [pair, count] : counts)
+      if (count > most) {  // the lowest ids come first
+        best = pair;
+        most = count;
+      }
+    if (most < min_frequency) break;
+    const std::string& right = tokens[static_cast<size_t>(best.second)];
+    const std::string token = tokens[static_cast<size_t>(best.first)] + (right.starts_with("##") ? right.substr(2) : right);
+    const auto known = std::find(tokens.begin(), tokens.end(), token);
+    const auto id = static_cast<int32_t>(known - tokens.begin());
+    if (known == tokens.end()) tokens.push_back(token);
+    for (auto& [pieces, count] : words) {
+      std::vector<int32_t> after;
+      for (size_t i = 0; i < pieces.size(); ++i) {
+        const bool here = i + 1 < pieces.size() && pieces[i] == best.first && pieces[i + 1] == best.second;
+        after.push_back(here ? id : pieces[i]);
+        i += here;
+      }
+      pieces = after;
+    }
+  }
+  return tokens;
+}
+
+// Words of syllables; tests/golden/write_vocabulary_golden.py makes the same.
+std::string generated_text() {
+  constexpr const char* kSyllables[] = {"ka", "ru", "e", "to", "mi", "sa", "n", "Lo", "\u00e9", "pre", "d\u00e4", "sch", "\u0438\u044f", "\u0441\u0442", "\u6771", "th", "ing", "q", "0", "19", "\u0e01", "ss", "aa", "bab"};
+  constexpr uint32_t kCount = std::size(kSyllables);
+  const uint64_t key = 20200323 ^ fnv1a64("vocabulary/generated_text");
+  std::string text;
+  for (uint32_t word = 0; word < 30000; ++word) {
+    const Bits128 head = philox(key, {.step = word});
+    for (uint32_t k = 0; k < 1 + head.word[0] % 5; ++k) {
+      const Bits128 draw = philox(key, {.step = word, .position = 1 + k});
+      text += kSyllables[draw.word[0] % kCount * (draw.word[1] % kCount) / kCount];  // the first ones more often
+    }
+    text += head.word[1] % 8 == 0 ? ", " : " ";
+    if (head.word[2] % 16 == 0) text += "\n";
+  }
+  return text;
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    lines.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return lines;
+}
+
+}  // namespace
+
+TEST_CASE("merging counts as a plain implementation does") {
+  std::mt19937 random(7);
+  size_t merged = 0;
+  for (int round = 0; round < 300; ++round) {
+    const uint32_t letters = 1 + random() % 4;  // few, so that aaaa and one piece made in two ways are frequent
+    std::vector<std::string> tokens;
+    for (uint32_t c = 0; c < letters; ++c) tokens.push_back(std::string(1, static_cast<char>('a' + c)));
+    for (uint32_t c = 0; c < letters; ++c) tokens.push_back("##" + tokens[c]);
+    if (random() % 2) tokens.push_back("##ab");
+    Words words;
+    PairMerger merger(tokens, 1 + random() % 6);
+    for (uint32_t w = random() % 30; w > 0; --w) {
+      std::vector<int32_t> pieces{static_cast<int32_t>(random() % letters)};
+      for (uint32_t k = random() % (round % 50 == 0 ? 200 : 12); k > 0; --k) pieces.push_back(static_cast<int32_t>(letters + random() % letters));
+      words.push_back({pieces, 1 + random() % 5});
+      merger.add_word(pieces, words.back().second);
+    }
+    const size_t size = tokens.size() + random() % 60;
+    const int64_t least = 1 + random() % 3;
+    CHECK(merger.run(static_cast<int64_t>(size), least, {}));
+    REQUIRE(merger.tokens() == merge_plainly(tokens, words, size, least));
+    merged += merger.tokens().size() - tokens.size();
+  }
+  CHECK(merged > 3000);
+}
+
+TEST_CASE("counts need 64 bits") {
+  PairMerger merger({"a", "b", "##a", "##b"});
+  merger.add_word({0, 3}, int64_t{3} << 31);
+  merger.add_word({1, 2}, (int64_t{3} << 31) + 1);
+  CHECK(merger.run(5, 1, {}));
+  CHECK(merger.tokens().back() == "ba");
+}
+
+TEST_CASE("a long word takes time in proportion to its length") {
+  // Quadratic work would take hours.
+  PairMerger merger({"a", "##a", "##c", "##g"});
+  std::vector<int32_t> word{0};
+  std::mt19937 random(9);
+  for (int i = 0; i < 1000000; ++i) word.push_back(static_cast<int32_t>(1 + random() % 3));
+  merger.add_word(word, 1);
+  CHECK(merger.run(3000, 1, {}));
+  CHECK(merger.tokens().size() == 3000);
+}
+
+TEST_CASE("words are counted as the pre-tokenizer splits them") {
+  std::mt19937 random(11);
+  const char* const parts[] = {"Ab", "c", " ", ",", "\u0301", "\u00c9", "\u6771", "\u200b", "\x01", "\t", "\u03a3", "'", "x9", "\u00a0", "[MASK]"};
+  for (const TokenizerMode mode : {TokenizerMode::hf, TokenizerMode::google})
+    for (int round = 0; round < 400; ++round) {
+      TokenizerOptions options;
+      options.mode = mode;
+      options.lowercase = random() % 2;
+      options.split_chinese = random() % 2;
+      std::string text;
+      for (uint32_t k = random() % 40; k > 0; --k) text += parts[random() % std::size(parts)];
+      if (round % 10 == 0) text += std::string(100 + random() % 60, 'Z') + (round % 20 ? "\u0301a b" : "");
+      const PreTokenizer pre_tokenizer(options);
+      std::map<std::string, int64_t> expected;
+      Word word;
+      pre_tokenizer.for_each_word(text, word, [&](const Word& w) { ++expected[w.text]; });
+      WordCounter counter(pre_tokenizer);
+      counter.add(text);
+      std::map<std::string, int64_t> actual;
+      CHECK(visit_word_counts({&counter.table}, [&](std::string_view w, int64_t n) { return actual.emplace(w, n).second; }));
+      INFO(text);
+      REQUIRE(actual == expected);
+    }
+}
+
+TEST_CASE("tables are visited as one, in order") {
+  WordTable a, b, empty;
+  std::map<std::string, int64_t> expected;
+  std::mt19937 random(13);
+  for (int i = 0; i < 20000; ++i) {
+    const std::string word = std::to_string(random() % 5000);
+    const auto count = static_cast<int64_t>(1 + random() % 3);
+    (random() % 2 ? a : b).add(word, count);
+    expected[word] += count;
+  }
+  auto next = expected.begin();
+  CHECK(visit_word_counts({&a, &empty, &b}, [&](std::string_view word, int64_t count) {
+    REQUIRE(next != expected.end());
+    CHECK((word == next->first && count == next->second));
+    ++next;
+    return true;
+  }));
+  CHECK(next == expected.end());
+  int visited = 0;
+  CHECK(!visit_word_counts({&a, &b}, [&](std::string_view, int64_t) { return ++visited < 3; }));
+  CHECK(visited == 3);
+  CHECK(a.bytes() > 24 * a.size());
+}
+
+TEST_CASE("the vocabulary is that of the package tokenizers") {
+  std::vector<std::string> golden = lines_of(test::read_file(test::source_directory() + "/tests/golden/vocabulary.txt"));
+  REQUIRE(golden.size() == 1500);
+  for (const int threads : {1, 3}) {
+    VocabularyTrainerOptions o;
+    o.size = static_cast<int64_t>(golden.size());
+    o.threads = threads;
+    VocabularyTrainer trainer(o);
+    for (std::string& line : lines_of(generated_text())) trainer.add(std::move(line));
+    const std::vector<std::string> tokens = trainer.train();
+    REQUIRE(tokens.size() == golden.size());
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      INFO(i);
+      REQUIRE(tokens[i] == golden[i]);
+    }
+  }
+}
+
+TEST_CASE("any number of threads makes one vocabulary") {
+  std::vector<std::vector<std::string>> results;
+  const std::vector<std::string> lines = lines_of(generated_text());
+  for (const int threads : {1, 2, 4}) {
+    VocabularyTrainerOptions o;
+    o.size = 3000;
+    o.threads = threads;
+    VocabularyTrainer trainer(o);
+    for (int repeat = 0; repeat < 12; ++repeat)  // several batches
+      for (const std::string& line : lines) trainer.add(line);
+    results.push_back(trainer.train());
+  }
+  CHECK(results[0] == results[1]);
+  CHECK(results[0] == results[2]);
+}
+
+TEST_CASE("characters beyond the limit are left out of their words") {
+  VocabularyTrainerOptions o;
+  o.size = 100;
+  o.alphabet_limit = 2;
+  o.min_frequency = 3;
+  VocabularyTrainer trainer(o);
+  trainer.add("azb azb ab ab");
+  CHECK(trainer.train() == std::vector<std::string>{"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##b", "ab"});
+}
+
+TEST_CASE("training merges the most frequent pairs first and breaks ties by text") {
+  VocabularyTrainerOptions o;
+  o.size = 14;
+  VocabularyTrainer trainer(o);
+  trainer.add("ab ab ab cd cd cd abc");
+  // Pieces: each character, and ##b ##c ##d; pairs a##b 4, c##d 3, ##b##c 1 (below the least frequency).
+  CHECK(trainer.train() == std::vector<std::string>{"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d", "##b", "##c", "##d", "ab", "cd"});
+  CHECK(trainer.distinct_words() == 3);
+}
+
+TEST_CASE("training is exact in size, the same every time, and uses every piece once") {
+  std::string text;
+  for (int i = 0; i < 400; ++i) text += "The cat number " + std::to_string(i * 37 % 101) + " sat on mat " + std::to_string(i % 13) + "; happily so.\n";
+  VocabularyTrainerOptions o;
+  o.size = 70;
+  std::vector<std::vector<std::string>> results;
+  for (int run = 0; run < 2; ++run) {
+    VocabularyTrainer trainer(o);
+    trainer.add(text);
+    results.push_back(trainer.train());
+  }
+  CHECK(results[0] == results[1]);
+  CHECK(results[0].size() == 70);
+  CHECK_NOTHROW(Vocabulary::from_tokens(results[0], "trained"));
+  o.size = 100000;
+  VocabularyTrainer greedy(o);
+  greedy.add(text);
+  CHECK(greedy.train().size() < 200);  // the text yields no more
+  CHECK_THROWS_AS(VocabularyTrainer(VocabularyTrainerOptions{}).train(), DataError);
+}
+
+TEST_CASE("a vocabulary has room for a character and fits an embedding table") {
+  VocabularyTrainerOptions o;
+  for (const int64_t size : {kMinVocabularySize - 1, kMaxVocabularySize + 1, int64_t{-3}}) {
+    o.size = size;
+    CHECK_THROWS_AS(VocabularyTrainer(o), ConfigError);
+    CHECK_THROWS_WITH(VocabularyTrainer(o), "[vocab train] expected a size of 6 to 16777216 entries, got " + std::to_string(size));
+  }
+  o.size = kMinVocabularySize;
+  VocabularyTrainer least(o);
+  least.add("a b b");
+  CHECK(least.train() == std::vector<std::string>{"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "b"});
+  o.size = kMaxVocabularySize;
+  CHECK_NOTHROW(VocabularyTrainer(o));
+}
+
+TEST_CASE("reserved and unused entries stand behind the special tokens, and each entry once") {
+  VocabularyTrainerOptions o;
+  o.size = 18;
+  o.reserved = {"ab", "c", "[DOC]"};
+  o.unused = 2;
+  VocabularyTrainer trainer(o);
+  trainer.add("ab ab ab cd cd cd abc");
+  // As above, but ab and c are there already, so that merging a and ##b makes no new entry.
+  CHECK(trainer.train() ==
+        std::vector<std::string>{"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ab", "c", "[DOC]", "[unused0]", "[unused1]", "a", "b", "d", "##b", "##c", "##d", "cd"});
+  const auto refused = [](VocabularyTrainerOptions bad) {
+    try {
+      VocabularyTrainer t(bad);
+    } catch (const ConfigError& error) {
+      return std::string(error.what());
+    }
+    return std::string("none");
+  };
+  for (const auto& [entry, message] : {std::pair<std::string, std::string>{"", "expected a reserved entry without white space, got an empty one"},
+                                       {"a b", "expected a reserved entry without white space, got 'a b', with white space"},
+                                       {"\xFF", "expected a reserved entry without white space, got one that is not UTF-8"},
+                                       {"[CLS]", "expected each reserved entry once, got '[CLS]' again"},
+                                       {"[unused1]", "expected each reserved entry once, got '[unused1]' again"}}) {
+    o.reserved = {"x", entry};
+    CHECK(refused(o) == "[vocab train] " + message);
+  }
+  o.reserved.clear();
+  o.unused = 13;
+  CHECK(refused(o) == "[vocab train] expected a size of 19 to 16777216 entries, 18 of them special, reserved or unused, got 18");
+  o.unused = 12;
+  CHECK(refused(o) == "none");
+  o.min_frequency = 0;
+  CHECK(refused(o) == "[vocab train] expected a least frequency of at least 1, got 0");
+}
+
+TEST_CASE("a size is rounded up, and filled up where the text yields less") {
+  VocabularyTrainerOptions o;
+  const auto size_of = [&](int64_t size, int64_t multiple, bool exact) {
+    o.size = size;
+    o.multiple_of = multiple;
+    o.exact_size = exact;
+    VocabularyTrainer trainer(o);
+    trainer.add("ab ab ab cd cd cd abc");  // fourteen entries
+    const std::vector<std::string> tokens = trainer.train();
+    CHECK_NOTHROW(Vocabulary::from_tokens(tokens, "trained"));
+    return std::pair(trainer.size(), static_cast<int64_t>(tokens.size()));
+  };
+  using Sizes = std::pair<int64_t, int64_t>;
+  CHECK(size_of(100, 1, false) == Sizes(100, 14));
+  CHECK(size_of(100, 1, true) == Sizes(100, 100));
+  CHECK(size_of(10, 1, true) == Sizes(10, 10));
+  CHECK(size_of(100, 64, false) == Sizes(128, 64));
+  CHECK(size_of(100, 64, true) == Sizes(128, 128));
+  CHECK(size_of(9, 4, false) == Sizes(12, 12));
+  o.unused = 3;
+  o.size = 20;
+  o.multiple_of = 1;
+  o.exact_size = true;
+  VocabularyTrainer trainer(o);
+  trainer.add("ab ab ab cd cd cd abc");
+  const auto tokens = trainer.train();
+  CHECK(std::vector<std::string>(tokens.begin() + 16, tokens.end()) == std::vector<std::string>{"cd", "[unused3]", "[unused4]", "[unused5]"});
+}
+
+TEST_CASE("training that is told to stop makes no vocabulary") {
+  VocabularyTrainerOptions o;
+  int asked = 0, most = 0;
+  o.stop = [&] { return ++asked > most; };
+  VocabularyTrainer trainer(o);
+  trainer.add("abcdef abcdef abc abc bcd bcd");
+  for (; most < 3; ++most) {
+    asked = 0;
+    CHECK(trainer.train().empty());
+    CHECK(asked == most + 1);
+  }
+  most = 1000;
+  asked = 0;
+  CHECK(trainer.train().size() > 15);
+  CHECK(asked > 3);
+}
