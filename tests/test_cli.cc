@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include <thread>
 
 #include "kernels/core/backend.h"
+#include "tests/child_process.h"
 #include "tests/temporary_directory.h"
 #include "trainer/build_info.h"
 #include "trainer/config.h"
@@ -544,6 +546,41 @@ TEST_CASE("vocab train takes entries and sizes, vocab check lists every error") 
   CHECK(bad.out == file + ": bad, 3 errors\n[" + file + ":65] expected each token once, got '[DOC]' again after line 7\n[" + file +
                        ":66] expected a token, got an empty line\n[" + file + ":67] expected each token once, got 'Ö' again after line 6\n");
   check_error("vocab train none.txt --out v.txt --reserved '[CLS]'", 2, "[vocab train] expected each reserved entry once, got '[CLS]' again");
+}
+
+TEST_CASE("vocab train stays below its memory and writes the same vocabulary") {
+  const test::TemporaryDirectory directory;
+  std::string text;
+  uint64_t x = 1;
+  for (int i = 0; i < 300000; ++i) {
+    x = x * 6364136223846793005u + 1442695040888963407u;
+    text += std::to_string(x >> 20) + (i % 10 == 9 ? "\n" : " ");
+  }
+  test::write_file(directory / "text.txt", text);
+  const auto train = [&](const std::string& memory) {
+    const pid_t child = test::start(ELECTRA_BINARY, {"vocab", "train", directory / "text.txt", "--size", "40", "--threads", "2", "--memory", memory, "--out", directory / memory},
+                                    directory / "out", directory / "err");
+    int status = 0;
+    rusage usage{};
+    REQUIRE(wait4(child, &status, 0, &usage) == child);
+    CHECK(status == 0);
+    return std::pair(usage.ru_maxrss / 1024, test::read_file(directory / "err").find("temporary files") != std::string::npos);
+  };
+  const auto [all, all_spilled] = train("8G");
+  const auto [bound, bound_spilled] = train("64M");
+  CHECK(!all_spilled);
+  CHECK(all > 80);  // MiB
+  CHECK(bound_spilled);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  CHECK(bound < 64);
+#endif
+  CHECK(test::read_file(directory / "64M") == test::read_file(directory / "8G"));
+  CHECK(test::read_file(directory / "64M").size() > 100);
+  check_error("vocab train none.txt --out v.txt --memory 63M", 2,
+              "[command line] expected a valid --memory (see 'electra vocab train --help'), got 'Value 66060288 not in range 67108864 to 1125899906842624'");
+  check_error("vocab train " + (directory / "text.txt") + " --memory 64M --temporary " + (directory / "none") + " --out " + (directory / "v"), 1,
+              "[" + (directory / "none") + "] expected a folder to write temporary files in, got 'No such file or directory'");
+  CHECK(!std::filesystem::exists(directory / "v"));
 }
 
 TEST_CASE("data build and vocab inspect read JSON lines and say what they read") {

@@ -1,13 +1,17 @@
 // Vocabulary training: merges against a plain implementation and the package tokenizers, word counts, sizes and entries.
 #include "tokenizer/vocabulary_trainer.h"
 
+#include <sys/resource.h>
+
 #include <catch2/catch.hpp>
-#include <fstream>
+#include <csignal>
+#include <filesystem>
 #include <map>
 #include <random>
 
 #include "kernels/core/error.h"
 #include "kernels/core/philox.h"
+#include "tests/child_process.h"
 #include "tests/source_directory.h"
 #include "tests/temporary_directory.h"
 #include "tokenizer/pair_merger.h"
@@ -83,7 +87,8 @@ std::vector<std::string> lines_of(const std::string& text) {
 
 TEST_CASE("merging counts as a plain implementation does") {
   std::mt19937 random(7);
-  size_t merged = 0;
+  const test::TemporaryDirectory dir;
+  size_t merged = 0, on_disk = 0;
   for (int round = 0; round < 300; ++round) {
     const uint32_t letters = 1 + random() % 4;  // few, so that aaaa and one piece made in two ways are frequent
     std::vector<std::string> tokens;
@@ -91,7 +96,8 @@ TEST_CASE("merging counts as a plain implementation does") {
     for (uint32_t c = 0; c < letters; ++c) tokens.push_back("##" + tokens[c]);
     if (random() % 2) tokens.push_back("##ab");
     Words words;
-    PairMerger merger(tokens, 1 + random() % 6);
+    ScratchSpace space(random() % 2 ? UINT64_MAX : random() % 400000, dir.path());
+    PairMerger merger(tokens, space, 1 + random() % 6);
     for (uint32_t w = random() % 30; w > 0; --w) {
       std::vector<int32_t> pieces{static_cast<int32_t>(random() % letters)};
       for (uint32_t k = random() % (round % 50 == 0 ? 200 : 12); k > 0; --k) pieces.push_back(static_cast<int32_t>(letters + random() % letters));
@@ -103,12 +109,15 @@ TEST_CASE("merging counts as a plain implementation does") {
     CHECK(merger.run(static_cast<int64_t>(size), least, {}));
     REQUIRE(merger.tokens() == merge_plainly(tokens, words, size, least));
     merged += merger.tokens().size() - tokens.size();
+    on_disk += space.on_disk();
   }
   CHECK(merged > 3000);
+  CHECK(on_disk > 100);
 }
 
 TEST_CASE("counts need 64 bits") {
-  PairMerger merger({"a", "b", "##a", "##b"});
+  ScratchSpace space;
+  PairMerger merger({"a", "b", "##a", "##b"}, space);
   merger.add_word({0, 3}, int64_t{3} << 31);
   merger.add_word({1, 2}, (int64_t{3} << 31) + 1);
   CHECK(merger.run(5, 1, {}));
@@ -117,7 +126,8 @@ TEST_CASE("counts need 64 bits") {
 
 TEST_CASE("a long word takes time in proportion to its length") {
   // Quadratic work would take hours.
-  PairMerger merger({"a", "##a", "##c", "##g"});
+  ScratchSpace space;
+  PairMerger merger({"a", "##a", "##c", "##g"}, space);
   std::vector<int32_t> word{0};
   std::mt19937 random(9);
   for (int i = 0; i < 1000000; ++i) word.push_back(static_cast<int32_t>(1 + random() % 3));
@@ -142,37 +152,44 @@ TEST_CASE("words are counted as the pre-tokenizer splits them") {
       std::map<std::string, int64_t> expected;
       Word word;
       pre_tokenizer.for_each_word(text, word, [&](const Word& w) { ++expected[w.text]; });
-      WordCounter counter(pre_tokenizer);
-      counter.add(text);
+      std::vector<WordCounter> counters;
+      counters.emplace_back(pre_tokenizer).add(text);
       std::map<std::string, int64_t> actual;
-      CHECK(visit_word_counts({&counter.table}, [&](std::string_view w, int64_t n) { return actual.emplace(w, n).second; }));
+      CHECK(visit_word_counts(counters, [&](std::string_view w, int64_t n) { return actual.emplace(w, n).second; }));
       INFO(text);
       REQUIRE(actual == expected);
     }
 }
 
-TEST_CASE("tables are visited as one, in order") {
-  WordTable a, b, empty;
-  std::map<std::string, int64_t> expected;
-  std::mt19937 random(13);
-  for (int i = 0; i < 20000; ++i) {
-    const std::string word = std::to_string(random() % 5000);
-    const auto count = static_cast<int64_t>(1 + random() % 3);
-    (random() % 2 ? a : b).add(word, count);
-    expected[word] += count;
+TEST_CASE("tables and files of words are visited as one, in order") {
+  const PreTokenizer pre_tokenizer(TokenizerOptions{});
+  for (const uint64_t memory : {UINT64_MAX, uint64_t{300000}, uint64_t{30000}}) {
+    const test::TemporaryDirectory dir;
+    std::vector<WordCounter> counters;
+    for (int i = 0; i < 3; ++i) counters.emplace_back(pre_tokenizer, memory, dir.path());
+    std::map<std::string, int64_t> expected;
+    std::mt19937 random(13);
+    for (int i = 0; i < 60000; ++i) {
+      const std::string word = std::to_string(random() % 40000) + (i % 1000 == 0 ? std::string(50000, 'x') : "");
+      const auto count = static_cast<int64_t>(1 + random() % 3);
+      counters[random() % 2].add_word(word, count);
+      expected[word] += count;
+    }
+    CHECK(counters[0].runs().empty() == (memory == UINT64_MAX));
+    CHECK(counters[0].runs().size() <= 16);
+    CHECK(std::filesystem::is_empty(dir.path()));  // files without a name
+    auto next = expected.begin();
+    CHECK(visit_word_counts(counters, [&](std::string_view word, int64_t count) {
+      REQUIRE(next != expected.end());
+      REQUIRE((word == next->first && count == next->second));
+      ++next;
+      return true;
+    }));
+    CHECK(next == expected.end());
+    int visited = 0;
+    CHECK(!visit_word_counts(counters, [&](std::string_view, int64_t) { return ++visited < 3; }));
+    CHECK(visited == 3);
   }
-  auto next = expected.begin();
-  CHECK(visit_word_counts({&a, &empty, &b}, [&](std::string_view word, int64_t count) {
-    REQUIRE(next != expected.end());
-    CHECK((word == next->first && count == next->second));
-    ++next;
-    return true;
-  }));
-  CHECK(next == expected.end());
-  int visited = 0;
-  CHECK(!visit_word_counts({&a, &b}, [&](std::string_view, int64_t) { return ++visited < 3; }));
-  CHECK(visited == 3);
-  CHECK(a.bytes() > 24 * a.size());
 }
 
 TEST_CASE("the vocabulary is that of the package tokenizers") {
@@ -207,6 +224,89 @@ TEST_CASE("any number of threads makes one vocabulary") {
   }
   CHECK(results[0] == results[1]);
   CHECK(results[0] == results[2]);
+}
+
+TEST_CASE("words and pairs beyond the memory go to files, and the vocabulary is the same") {
+  std::string text = generated_text();
+  for (int i = 0; i < 15000; ++i) text += "w" + std::to_string(i * 7919 % 1000003) + (i % 10 == 0 ? "\n" : " ");
+  const std::vector<std::string> lines = lines_of(text);
+  const auto train = [&](uint64_t memory, int threads, bool spills) {
+    const test::TemporaryDirectory dir;
+    VocabularyTrainerOptions o;
+    o.size = 2000;
+    o.threads = threads;
+    o.memory = memory;
+    o.folder = dir.path();
+    VocabularyTrainer trainer(o);
+    for (const std::string& line : lines) trainer.add(line);
+    const std::vector<std::string> tokens = trainer.train();
+    CHECK(trainer.spilled() == spills);
+    CHECK(std::filesystem::is_empty(dir.path()));
+    return tokens;
+  };
+  const std::vector<std::string> expected = train(UINT64_MAX, 2, false);
+  CHECK(expected.size() == 2000);
+  CHECK((train(uint64_t{1} << 32, 2, false) == expected));
+  for (const uint64_t memory : {uint64_t{8} << 20, uint64_t{1} << 19})
+    for (const int threads : {1, 2}) CHECK((train(memory, threads, true) == expected));
+}
+
+TEST_CASE("a folder that takes no files is named") {
+  VocabularyTrainerOptions o;
+  o.memory = 1;
+  o.folder = "/no/such/folder";
+  o.threads = 2;
+  VocabularyTrainer trainer(o);
+  trainer.add("a word");
+  CHECK_THROWS_WITH(trainer.train(), "[/no/such/folder] expected a folder to write temporary files in, got 'No such file or directory'");
+  CHECK_THROWS_AS(trainer.train(), IoError);
+}
+
+TEST_CASE("a disk that is full is an error that says so") {
+  const test::TemporaryDirectory dir;
+  const auto error_of = [&](auto body) {
+    return test::in_child([&] {
+      std::signal(SIGXFSZ, SIG_IGN);
+      const rlimit limit{100000, 100000};  // bytes of a file
+      if (setrlimit(RLIMIT_FSIZE, &limit) != 0) return 2;
+      try {
+        body();
+      } catch (const IoError& error) {
+        return std::string(error.what()).find("temporary file, got 'File too large'") == std::string::npos ? 3 : 0;
+      }
+      return 1;
+    });
+  };
+  CHECK(error_of([&] {
+          ScratchSpace space(0, dir.path());
+          ScratchArray<uint64_t> array(space);
+          array.resize(20000);
+        }) == 0);
+  CHECK(error_of([&] {
+          const PreTokenizer pre_tokenizer(TokenizerOptions{});
+          WordCounter counter(pre_tokenizer, 0, dir.path());
+          for (int i = 0; i < 20; ++i) counter.add_word(std::string(70000, 'a'));
+          counter.spill();
+          for (int i = 0; i < 200000; ++i) counter.add_word(std::to_string(i));
+        }) == 0);
+}
+
+TEST_CASE("an array keeps its content when it moves to a file") {
+  const test::TemporaryDirectory dir;
+  ScratchSpace space(300000, dir.path());
+  ScratchArray<uint64_t> a(space), b(space);
+  for (uint64_t i = 0; i < 200000; ++i) {
+    a.push_back(i * i);
+    if (i % 3 == 0) b.push_back(~i);
+    if (i % 1000 == 0) space.trim();
+  }
+  CHECK(space.on_disk());
+  for (uint64_t i = 0; i < 200000; ++i) REQUIRE(a[i] == i * i);
+  for (uint64_t i = 0; i < b.size(); ++i) REQUIRE(b[i] == ~(3 * i));
+  a.reset(100);
+  b.reset(100);
+  CHECK(!space.on_disk());
+  for (uint64_t i = 0; i < 100; ++i) REQUIRE(a[i] + b[i] == 0);
 }
 
 TEST_CASE("characters beyond the limit are left out of their words") {

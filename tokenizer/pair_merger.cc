@@ -11,6 +11,7 @@ namespace {
 constexpr uint64_t kCellsPerEntry = 64;                        // of first_words_
 constexpr uint64_t kBlockWords[] = {4, 8, 16, 32, 64, 128, 256};  // next, capacity and size, cells
 constexpr uint64_t kBlockHead = 2;
+constexpr uint64_t kAccesses = 16;  // between two calls of ScratchSpace::trim
 constexpr std::string_view kContinuing = "##";
 
 bool is_continuing(std::string_view token) { return token.starts_with(kContinuing) && token.size() > kContinuing.size(); }
@@ -29,8 +30,19 @@ uint64_t scramble(uint64_t key) {
 
 }  // namespace
 
-PairMerger::PairMerger(std::vector<std::string> tokens, size_t most_candidates)
-    : tokens_(std::move(tokens)), cells_{kBoundary}, blocks_(1), free_blocks_(std::size(kBlockWords)), most_candidates_(most_candidates) {
+PairMerger::PairMerger(std::vector<std::string> tokens, ScratchSpace& space, size_t most_candidates)
+    : space_(space),
+      tokens_(std::move(tokens)),
+      cells_(space),
+      words_(space),
+      first_words_(space),
+      pairs_(space),
+      table_(space),
+      blocks_(space),
+      free_blocks_(std::size(kBlockWords)),
+      most_candidates_(most_candidates) {
+  cells_.push_back(kBoundary);
+  blocks_.resize(1);
   for (size_t i = 0; i < tokens_.size(); ++i) {
     ids_.emplace(tokens_[i], static_cast<int32_t>(i));
     characters_.push_back(characters_of(tokens_[i]));
@@ -40,8 +52,9 @@ PairMerger::PairMerger(std::vector<std::string> tokens, size_t most_candidates)
 void PairMerger::add_word(const std::vector<int32_t>& pieces, int64_t count) {
   if (pieces.size() < 2) return;  // no pair
   words_.push_back({cells_.size(), count});
-  cells_.insert(cells_.end(), pieces.begin(), pieces.end());
+  for (const int32_t piece : pieces) cells_.push_back(piece);
   cells_.push_back(kBoundary);
+  space_.trim();
 }
 
 int32_t PairMerger::id_of(std::string token) {
@@ -60,6 +73,7 @@ void PairMerger::index_words() {
   for (size_t i = 0; i < first_words_.size(); ++i) {
     while (word + 1 < words_.size() && words_[word + 1].cell <= i * kCellsPerEntry) ++word;
     first_words_[i] = word;
+    if (i % kAccesses == 0) space_.trim();
   }
 }
 
@@ -71,8 +85,9 @@ int64_t PairMerger::count_at(uint64_t cell) const {
 
 size_t PairMerger::find_pair(uint64_t key) {
   if (2 * (pairs_.size() + 1) > table_.size()) {
-    table_.assign(std::max<size_t>(1024, 2 * table_.size()), 0);
+    table_.reset(std::max<size_t>(1024, 2 * table_.size()));
     for (size_t i = 0; i < pairs_.size(); ++i) {
+      if (i % kAccesses == 0) space_.trim();
       size_t at = scramble(pairs_[i].key) & (table_.size() - 1);
       while (table_[at] != 0) at = (at + 1) & (table_.size() - 1);
       table_[at] = i + 1;
@@ -109,24 +124,17 @@ void PairMerger::append(Pair& pair, uint64_t cell) {
   ++blocks_[pair.last_block + 1];
 }
 
-// Moves them to occurrences_.
-void PairMerger::take_occurrences(Pair& pair) {
-  occurrences_.clear();
-  for (uint64_t block = pair.first_block; block != 0;) {
-    const auto cells = blocks_.begin() + static_cast<ptrdiff_t>(block + kBlockHead);
-    occurrences_.insert(occurrences_.end(), cells, cells + static_cast<ptrdiff_t>(blocks_[block + 1] & 0xffffffffu));
-    const uint64_t next = blocks_[block], words = (blocks_[block + 1] >> 32) + kBlockHead;
-    const auto kind = static_cast<size_t>(std::find(std::begin(kBlockWords), std::end(kBlockWords), words) - std::begin(kBlockWords));
-    blocks_[block] = free_blocks_[kind];
-    free_blocks_[kind] = block;
-    block = next;
-  }
-  pair.first_block = pair.last_block = 0;
+void PairMerger::free_block(uint64_t block) {
+  const uint64_t words = (blocks_[block + 1] >> 32) + kBlockHead;
+  const auto kind = static_cast<size_t>(std::find(std::begin(kBlockWords), std::end(kBlockWords), words) - std::begin(kBlockWords));
+  blocks_[block] = free_blocks_[kind];
+  free_blocks_[kind] = block;
 }
 
 void PairMerger::count_pairs() {
   for (size_t w = 0; w + 1 < words_.size(); ++w)
     for (uint64_t cell = words_[w].cell; cells_[cell + 1] != kBoundary; ++cell) {
+      if (cell % kAccesses == 0) space_.trim();
       Pair& pair = pairs_[find_pair(key_of(cells_[cell], cells_[cell + 1]))];
       pair.count += words_[w].count;
       append(pair, cell);
@@ -145,8 +153,9 @@ void PairMerger::push(int64_t count, uint64_t key) {
 void PairMerger::refill() {
   const auto first = [](const Candidate& a, const Candidate& b) { return b < a; };  // a heap with the last one in front
   queue_.clear();
-  for (const Pair& pair : pairs_) {
-    const Candidate c{pair.count, pair.key};
+  for (size_t i = 0; i < pairs_.size(); ++i) {
+    if (i % kAccesses == 0) space_.trim();
+    const Candidate c{pairs_[i].count, pairs_[i].key};
     if (c.count < min_frequency_) continue;
     if (queue_.size() == most_candidates_) {
       if (c < queue_.front()) continue;
@@ -189,7 +198,6 @@ void PairMerger::merge(int32_t left, int32_t right) {
   before_.resize(tokens_.size());
   after_.resize(tokens_.size());
   const size_t self = find_pair(key_of(left, right));
-  take_occurrences(pairs_[self]);
   // An old pair loses occurrences of count `count`, a new one wins one at `cell`.
   const auto change = [&](Neighbour& n, int32_t id, std::vector<int32_t>& met, uint64_t new_key, int64_t count, uint64_t cell) {
     if (n.pair == 0) {
@@ -204,9 +212,9 @@ void PairMerger::merge(int32_t left, int32_t right) {
   // They come in ascending order, as they were found: all pairs of two pieces come about in one merge, that which makes the newer
   // one. So in aaa the first two are merged.
   int64_t merged_count = 0;
-  for (const uint64_t cell : occurrences_) {
+  const auto merge_at = [&](uint64_t cell) {
     const uint64_t second_cell = cell + left_cells;
-    if (cells_[cell] != left || cells_[second_cell] != right) continue;
+    if (cells_[cell] != left || cells_[second_cell] != right) return;
     const int64_t count = count_at(cell);
     const uint64_t behind = second_cell + right_cells;
     merged_count += count;
@@ -220,12 +228,31 @@ void PairMerger::merge(int32_t left, int32_t right) {
     cells_[second_cell] = kInside;
     cells_[cell] = merged;
     cells_[behind - 1] = -static_cast<int32_t>(left_cells + right_cells);
+  };
+  uint64_t block = pairs_[self].first_block;
+  pairs_[self].first_block = pairs_[self].last_block = 0;
+  for (uint64_t next = 0; block != 0; block = next) {
+    for (uint64_t k = 0; k < (blocks_[block + 1] & 0xffffffffu); ++k) {
+      if (k % kAccesses == 0) space_.trim();
+      merge_at(blocks_[block + kBlockHead + k]);
+    }
+    next = blocks_[block];
+    free_block(block);
   }
   pairs_[self].count -= merged_count;
-  for (const int32_t id : met_before_) pairs_[find_pair(key_of(id, left))].count -= before_[static_cast<size_t>(id)].lost;
-  for (const int32_t id : met_after_) pairs_[find_pair(key_of(right, id))].count -= after_[static_cast<size_t>(id)].lost;
+  uint64_t accesses = 0;
+  const auto trim_now_and_then = [&] {
+    if (++accesses % kAccesses == 0) space_.trim();
+  };
+  const auto lose = [&](uint64_t key, int64_t count) {
+    trim_now_and_then();
+    pairs_[find_pair(key)].count -= count;
+  };
+  for (const int32_t id : met_before_) lose(key_of(id, left), before_[static_cast<size_t>(id)].lost);
+  for (const int32_t id : met_after_) lose(key_of(right, id), after_[static_cast<size_t>(id)].lost);
   const auto queue = [&](std::vector<Neighbour>& neighbours, std::vector<int32_t>& met) {
     for (const int32_t id : met) {
+      trim_now_and_then();
       const Pair& pair = pairs_[neighbours[static_cast<size_t>(id)].pair - 1];
       push(pair.count, pair.key);
       neighbours[static_cast<size_t>(id)] = {};

@@ -9,13 +9,15 @@
 #include <unordered_map>
 #include <vector>
 
+#include "tokenizer/scratch.h"
+
 namespace electra {
 
 class PairMerger {
  public:
   // tokens: what the vocabulary begins with; each a number of characters and, for continuing ones, "##" before them.
-  // most_candidates: pairs that are queued at once.
-  explicit PairMerger(std::vector<std::string> tokens, size_t most_candidates = size_t{1} << 20);
+  // space: where the words and their pairs lie. most_candidates: half the pairs that are queued at once.
+  PairMerger(std::vector<std::string> tokens, ScratchSpace& space, size_t most_candidates = size_t{1} << 20);
   // A word as indices of tokens of one character each, and how often it occurs.
   void add_word(const std::vector<int32_t>& pieces, int64_t count);
   // Merges the pair with the highest count, of these the one with the lowest ids, until there are `size` tokens or no pair occurs
@@ -51,30 +53,30 @@ class PairMerger {
   int64_t count_at(uint64_t cell) const;
   size_t find_pair(uint64_t key);  // index of the pair; made where it is new
   void append(Pair& pair, uint64_t cell);
-  void take_occurrences(Pair& pair);
+  void free_block(uint64_t block);
   void index_words();
   void count_pairs();
   void push(int64_t count, uint64_t key);
   void refill();
   void merge(int32_t left, int32_t right);
 
+  ScratchSpace& space_;
   std::vector<std::string> tokens_;
   std::vector<int64_t> characters_;  // of each token
   std::unordered_map<std::string, int32_t> ids_;
-  std::vector<int32_t> cells_;
-  std::vector<WordStart> words_;       // and one behind the last
-  std::vector<uint64_t> first_words_;  // of each kCellsPerEntry cells: the last word that begins before them or with the first
-  std::vector<Pair> pairs_;
-  std::vector<uint64_t> table_;   // 1 + index of a pair, or 0; a power of two of them
-  std::vector<uint64_t> blocks_;  // lists of cells: next block, capacity << 32 | size, cells
+  ScratchArray<int32_t> cells_;
+  ScratchArray<WordStart> words_;       // and one behind the last
+  ScratchArray<uint64_t> first_words_;  // of each kCellsPerEntry cells: the last word that begins before them or with the first
+  ScratchArray<Pair> pairs_;
+  ScratchArray<uint64_t> table_;   // 1 + index of a pair, or 0; a power of two of them
+  ScratchArray<uint64_t> blocks_;  // lists of cells: next block, capacity << 32 | size, cells
   std::vector<uint64_t> free_blocks_;  // by class of capacity; 0: none
   std::vector<Candidate> queue_;  // a heap; holds stale ones, which are dropped or queued again when met
   size_t most_candidates_;
   int64_t min_frequency_ = 1;
   bool has_floor_ = false;
   Candidate floor_{};  // pairs that come after it are not queued
-  // Scratch of a merge.
-  std::vector<uint64_t> occurrences_;
+  // Of a merge.
   struct Neighbour {
     int64_t lost = 0;   // occurrences of the old pair
     size_t pair = 0;    // 1 + index of the new one

@@ -1,6 +1,9 @@
 #include "tokenizer/vocabulary_trainer.h"
 
+#include <malloc.h>
+
 #include <algorithm>
+#include <exception>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -18,7 +21,9 @@ static_assert(kMinVocabularySize == std::size(kSpecial) + 1);
 
 constexpr size_t kBatchBytes = 1 << 20;  // of text that a thread has to count at once
 constexpr size_t kPartBytes = 64 << 10;  // of it that it takes at a time
-constexpr char32_t kCodePoints = 0x110000;
+// What the program takes whatever the text, and parts of the rest of the memory: for tables of words (three times as much while they
+// grow), for pairs and the cells of words (as much again for what is mapped of them), and for the queue, with what a candidate takes.
+constexpr uint64_t kProgramBytes = 24 << 20, kTableShare = 6, kSpaceShare = 4, kQueueShare = 16, kCandidateBytes = 32, kMostCandidates = 1 << 20;
 
 std::string piece_of(char32_t c, bool first) {
   std::string piece = first ? "" : "##";
@@ -42,8 +47,9 @@ std::string fault_of(const std::string& entry) {
 }  // namespace
 
 VocabularyTrainer::VocabularyTrainer(const VocabularyTrainerOptions& options)
-    : options_(options), size_(options.size), pre_tokenizer_(options.tokenizer), pool_(std::make_unique<ThreadPool>(options.threads)) {
-  for (int i = 0; i < pool_->threads(); ++i) counters_.emplace_back(pre_tokenizer_);
+    : options_(options), size_(options.size), memory_(std::max(options.memory - std::min(options.memory, kProgramBytes), options.memory / 4)), pre_tokenizer_(options.tokenizer), pool_(std::make_unique<ThreadPool>(options.threads)) {
+  const auto threads = static_cast<uint64_t>(pool_->threads());
+  for (uint64_t i = 0; i < threads; ++i) counters_.emplace_back(pre_tokenizer_, memory_ / kTableShare / threads, options.folder);
   if (options.size < kMinVocabularySize || options.size > kMaxVocabularySize)
     throw ConfigError("vocab train", "expected a size of " + std::to_string(kMinVocabularySize) + " to " + std::to_string(kMaxVocabularySize) +
                                          " entries, got " + std::to_string(options.size));
@@ -86,45 +92,74 @@ void VocabularyTrainer::count_pending() {
       bytes = 0;
     }
   begins.push_back(pending_.size());
+  std::vector<std::exception_ptr> errors(counters_.size());
   pool_->parallel_for(static_cast<int64_t>(begins.size()) - 1, [&](int64_t part, int worker) {
-    for (size_t i = begins[static_cast<size_t>(part)]; i < begins[static_cast<size_t>(part) + 1]; ++i) counters_[static_cast<size_t>(worker)].add(pending_[i]);
+    try {
+      for (size_t i = begins[static_cast<size_t>(part)]; i < begins[static_cast<size_t>(part) + 1]; ++i) counters_[static_cast<size_t>(worker)].add(pending_[i]);
+    } catch (...) {
+      errors[static_cast<size_t>(worker)] = std::current_exception();
+    }
   });
+  for (const std::exception_ptr& error : errors)
+    if (error) std::rethrow_exception(error);
   pending_.clear();
   pending_bytes_ = 0;
 }
 
 namespace {
 
-// How often each code point occurs at the beginning of words and inside.
-struct Alphabet {
-  std::vector<int64_t> first = std::vector<int64_t>(kCodePoints), inside = std::vector<int64_t>(kCodePoints);
-
-  // The most frequent ones, at most `limit`, in code point order.
-  std::vector<char32_t> most_frequent(int64_t limit) const {
-    std::vector<char32_t> characters;
-    for (char32_t c = 0; c < kCodePoints; ++c)
-      if (first[c] + inside[c] > 0) characters.push_back(c);
-    if (static_cast<int64_t>(characters.size()) <= limit) return characters;
-    std::stable_sort(characters.begin(), characters.end(), [&](char32_t a, char32_t b) { return first[a] + inside[a] > first[b] + inside[b]; });
-    characters.resize(static_cast<size_t>(limit));
-    std::sort(characters.begin(), characters.end());
-    return characters;
+// A value for each code point, all 0 at first; in pages, since a text has few.
+class CodePointMap {
+ public:
+  int64_t& operator[](char32_t c) {
+    std::vector<int64_t>& page = pages_[c / kPage];
+    if (page.empty()) page.resize(kPage);
+    return page[c % kPage];
   }
+  int64_t get(char32_t c) const { return pages_[c / kPage].empty() ? 0 : pages_[c / kPage][c % kPage]; }
+  // Those that have a value, in order.
+  std::vector<char32_t> code_points() const {
+    std::vector<char32_t> out;
+    for (char32_t c = 0; c < kCodePoints; ++c)
+      if (get(c) != 0) out.push_back(c);
+    return out;
+  }
+
+ private:
+  static constexpr char32_t kCodePoints = 0x110000, kPage = 256;
+  std::vector<std::vector<int64_t>> pages_{kCodePoints / kPage};
 };
+
+// The most frequent characters, at most `limit`, in code point order.
+std::vector<char32_t> most_frequent(const CodePointMap& frequency, int64_t limit) {
+  std::vector<char32_t> characters = frequency.code_points();
+  if (static_cast<int64_t>(characters.size()) <= limit) return characters;
+  std::stable_sort(characters.begin(), characters.end(), [&](char32_t a, char32_t b) { return frequency.get(a) > frequency.get(b); });
+  characters.resize(static_cast<size_t>(limit));
+  std::sort(characters.begin(), characters.end());
+  return characters;
+}
 
 }  // namespace
 
 std::vector<std::string> VocabularyTrainer::train() {
   count_pending();
-  std::vector<const WordTable*> tables;
-  for (const WordCounter& counter : counters_) tables.push_back(&counter.table);
-  Alphabet alphabet;
+  const auto has_runs = [](const WordCounter& counter) { return !counter.runs().empty(); };
+  spilled_ = std::any_of(counters_.begin(), counters_.end(), has_runs);
+  if (spilled_)
+    for (WordCounter& counter : counters_) counter.spill();  // pairs need the memory
+#if defined(__GLIBC__)
+  malloc_trim(0);  // what the tables took
+#endif
+  CodePointMap frequency, inside;  // of characters in words, and of those that do not begin one
   distinct_words_ = 0;
-  visit_word_counts(tables, [&](std::string_view word, int64_t count) {
+  visit_word_counts(counters_, [&](std::string_view word, int64_t count) {
     ++distinct_words_;
     for (size_t at = 0; at < word.size();) {
-      std::vector<int64_t>& counts = at == 0 ? alphabet.first : alphabet.inside;
-      counts[unicode::decode(word, at)] += count;
+      const bool first = at == 0;
+      const char32_t c = unicode::decode(word, at);
+      frequency[c] += count;
+      if (!first) inside[c] += count;
     }
     return true;
   });
@@ -140,10 +175,10 @@ std::vector<std::string> VocabularyTrainer::train() {
   std::unordered_map<std::string_view, int32_t> fixed;
   for (size_t i = 0; i < fixed_.size(); ++i) fixed.emplace(fixed_[i], static_cast<int32_t>(i));
   std::vector<Piece> pieces;
-  const std::vector<char32_t> characters = alphabet.most_frequent(options_.alphabet_limit);
+  const std::vector<char32_t> characters = most_frequent(frequency, options_.alphabet_limit);
   for (const bool first : {true, false})
     for (const char32_t c : characters)
-      if (first || alphabet.inside[c] > 0) pieces.push_back({c, first, (first ? alphabet.first : alphabet.inside)[c], piece_of(c, first)});
+      if (first || inside.get(c) > 0) pieces.push_back({c, first, first ? frequency.get(c) - inside.get(c) : inside.get(c), piece_of(c, first)});
   const auto room = static_cast<size_t>(size_) - fixed_.size();
   const auto is_new = [&](const Piece& piece) { return !fixed.contains(piece.text); };
   if (const auto wanted = static_cast<size_t>(std::count_if(pieces.begin(), pieces.end(), is_new)); wanted > room) {
@@ -156,25 +191,27 @@ std::vector<std::string> VocabularyTrainer::train() {
     std::erase_if(pieces, [&](const Piece& piece) { return is_new(piece) && (piece.count < least || (piece.count == least && ties-- <= 0)); });
   }
   std::vector<std::string> tokens = fixed_;
-  std::vector<int32_t> first_id(kCodePoints, -1), inside_id(kCodePoints, -1);
+  CodePointMap first_id, inside_id;  // 1 + id; 0: none
   for (Piece& piece : pieces) {
     const auto known = fixed.find(piece.text);
-    (piece.first ? first_id : inside_id)[piece.character] = known != fixed.end() ? known->second : static_cast<int32_t>(tokens.size());
+    (piece.first ? first_id : inside_id)[piece.character] = 1 + (known != fixed.end() ? known->second : static_cast<int64_t>(tokens.size()));
     if (known == fixed.end()) tokens.push_back(std::move(piece.text));
   }
 
-  PairMerger merger(std::move(tokens));
+  ScratchSpace space(memory_ / kSpaceShare, options_.folder);
+  PairMerger merger(std::move(tokens), space, std::clamp<uint64_t>(memory_ / kQueueShare / kCandidateBytes, 1, kMostCandidates));
   std::vector<int32_t> word_pieces;
-  visit_word_counts(tables, [&](std::string_view word, int64_t count) {
+  visit_word_counts(counters_, [&](std::string_view word, int64_t count) {
     word_pieces.clear();
     for (size_t at = 0; at < word.size();) {
-      const std::vector<int32_t>& ids = at == 0 ? first_id : inside_id;
-      if (const int32_t id = ids[unicode::decode(word, at)]; id >= 0) word_pieces.push_back(id);  // as the package: others are left out
+      const CodePointMap& ids = at == 0 ? first_id : inside_id;
+      if (const int64_t id = ids.get(unicode::decode(word, at)); id > 0) word_pieces.push_back(static_cast<int32_t>(id - 1));  // others are left out
     }
     merger.add_word(word_pieces, count);
     return true;
   });
   if (!merger.run(size_, options_.min_frequency, options_.stop ? [&](int64_t) { return options_.stop(); } : std::function<bool(int64_t)>())) return {};
+  spilled_ = spilled_ || space.on_disk();
   tokens = merger.tokens();
   const int64_t filled = options_.exact_size ? size_ : round_up(static_cast<int64_t>(tokens.size()), options_.multiple_of);
   const std::unordered_set<std::string> taken(tokens.begin(), tokens.end());

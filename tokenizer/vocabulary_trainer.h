@@ -2,6 +2,7 @@
 // one result for one text, whatever the number of threads.
 #pragma once
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -28,6 +29,10 @@ struct VocabularyTrainerOptions {
   std::vector<std::string> reserved;  // entries behind the special tokens, whatever the text has
   int64_t unused = 0;             // [unused0] … entries behind these
   int threads = 1;                // that count words
+  // Bytes that the process may take, apart from the vocabulary and a line of text; what exceeds them lies in files without a name in
+  // `folder`, which are gone when the trainer is or the process ends. It is kept from 64 MiB on.
+  uint64_t memory = UINT64_MAX;
+  std::filesystem::path folder = ".";
   std::function<bool()> stop;     // asked at each merge; true: give up; may be empty
 };
 
@@ -37,7 +42,7 @@ class VocabularyTrainer {
   // below 1, and for a reserved entry that is empty, not UTF-8, has white space, or is an entry anyway.
   explicit VocabularyTrainer(const VocabularyTrainerOptions& options);
   ~VocabularyTrainer();
-  // Counts the words of valid UTF-8, a megabyte a thread at once. Memory grows with the number of distinct words alone.
+  // Counts the words of valid UTF-8, a megabyte a thread at once. Throws IoError where files cannot be written; so does train.
   void add(std::string text);
   // [PAD] [UNK] [CLS] [SEP] [MASK], reserved and unused entries, the alphabet in code point order (each character as first piece,
   // then those that occur inside of words as continuing pieces), the merges in order, then what fills it up. Fewer than size()
@@ -45,10 +50,13 @@ class VocabularyTrainer {
   std::vector<std::string> train();
   int64_t size() const { return size_; }  // options.size rounded up
   int64_t distinct_words() const { return distinct_words_; }  // found by train
+  // Whether words or pairs went to files.
+  bool spilled() const { return spilled_; }
 
  private:
   VocabularyTrainerOptions options_;
   int64_t size_;
+  uint64_t memory_;  // options.memory less what the program takes anyway
   std::vector<std::string> fixed_;  // special, reserved and unused entries
   PreTokenizer pre_tokenizer_;
   std::unique_ptr<ThreadPool> pool_;
@@ -56,6 +64,7 @@ class VocabularyTrainer {
   std::vector<std::string> pending_;   // texts to be counted
   size_t pending_bytes_ = 0;
   int64_t distinct_words_ = 0;
+  bool spilled_ = false;
 
   void count_pending();
 };

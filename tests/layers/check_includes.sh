@@ -24,7 +24,7 @@ BEGIN {
   wrapper["^immintrin[.]h$"]   = "^kernels/cpu/"
   # the C library, and the operating system
   wrapper["^(math|stddef|stdint|string)[.]h$"] = "."
-  wrapper["^(sys/[a-z]+|dirent|dlfcn|errno|fcntl|glob|poll|pthread|sched|signal|termios|ucontext|unistd)[.]h$"] = "."
+  wrapper["^(sys/[a-z]+|dirent|dlfcn|errno|fcntl|glob|malloc|poll|pthread|sched|signal|termios|ucontext|unistd)[.]h$"] = "."
 }
 function floor_of(path) {
   if (path ~ /^kernels\/core\//) return 0

@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 
@@ -18,12 +20,17 @@
 namespace electra::cli {
 namespace {
 
+constexpr uint64_t kLeastMemory = 64 << 20;  // for --memory
+
 struct TrainArguments {
   TextArguments text;
-  std::string out;
+  std::string out, temporary;
+  uint64_t memory = 0;  // bytes; 0: half of the machine's
   VocabularyTrainerOptions options;
   TokenizerArguments tokenizer;
 };
+
+uint64_t machine_memory() { return static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)); }
 
 int train(const TrainArguments& args, int threads) {
   const SignalGuard signals;
@@ -31,6 +38,8 @@ int train(const TrainArguments& args, int threads) {
   VocabularyTrainerOptions options = args.options;
   options.tokenizer = args.tokenizer.options();
   options.threads = threads;
+  options.memory = args.memory > 0 ? args.memory : machine_memory() / 2;
+  options.folder = args.temporary.empty() ? std::filesystem::path(args.out).parent_path() : std::filesystem::path(args.temporary);
   options.stop = stop;
   VocabularyTrainer trainer(options);
   CorpusOptions corpus = args.text.options();
@@ -42,6 +51,7 @@ int train(const TrainArguments& args, int threads) {
   warn_of_skipped_lines("vocab train", reader.skipped_lines());
   const std::vector<std::string> tokens = trainer.train();
   if (stop()) return signals.exit_status();
+  if (trainer.spilled()) log::info("vocab train: words and pairs beyond --memory were kept in temporary files");
   if (static_cast<int64_t>(tokens.size()) < trainer.size())
     log::warning(fmt::format("[vocab train] expected {} entries, the text yields {}", trainer.size(), tokens.size()));
   std::string content;
@@ -119,6 +129,11 @@ void register_vocab(CLI::App& root, Invocation& invocation) {
   command->add_option("--unused", train_args->options.unused, "[unusedN] entries behind these")->check(CLI::NonNegativeNumber)->capture_default_str()->option_text("N");
   command->add_flag("--exact-size", train_args->options.exact_size, "fill up with [unusedN] entries where the text yields fewer than --size");
   command->add_option("--multiple-of", train_args->options.multiple_of, "round --size up to a multiple of this, 64 for example, and fill up to one with [unusedN] entries")->check(CLI::Range(int64_t{1}, kMaxVocabularySize))->capture_default_str()->option_text("N");
+  command->add_option("--memory", train_args->memory, "what words and pairs may take, at least 64M; the rest goes to temporary files without a name. Half of the machine's memory by default")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::Range(kLeastMemory, uint64_t{1} << 50, "64M to 1024T"))
+      ->option_text("BYTES|64M|8G");
+  command->add_option("--temporary", train_args->temporary, "the folder for these; by default that of --out")->option_text("DIR");
   command->add_option("--algorithm", "how: bpe merges the most frequent pair of pieces")->check(CLI::IsMember({"bpe"}))->option_text("bpe");
   add_tokenizer_arguments(*command, train_args->tokenizer);
   command->callback([train_args, &invocation] { invocation.action = [train_args, &invocation] { return train(*train_args, thread_count(invocation)); }; });
