@@ -540,6 +540,9 @@ TEST_CASE("vocab train takes entries and sizes, vocab check lists every error") 
   CHECK(std::count(vocabulary.begin(), vocabulary.end(), '\n') == 64);
   CHECK(run("vocab check " + file).out.find(": good, 64 entries") != std::string::npos);
   test::write_file(file, vocabulary + "[DOC]\n\nÖ\n");
+  CHECK(run("vocab train " + (models() / "text.txt") + " --out " + (directory / "t.txt") + " --size 60 --algorithm topdown").status == 0);
+  CHECK(test::read_file(directory / "t.txt").find("\nthe\n") != std::string::npos);
+  CHECK(test::read_file(directory / "t.txt") != test::read_file(models() / "vocab.txt"));
   const Result bad = run("vocab check " + file);
   CHECK(bad.status == 1);
   CHECK(bad.err.empty());

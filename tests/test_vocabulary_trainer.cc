@@ -15,6 +15,7 @@
 #include "tests/source_directory.h"
 #include "tests/temporary_directory.h"
 #include "tokenizer/pair_merger.h"
+#include "tokenizer/top_down.h"
 #include "tokenizer/unicode.h"
 
 using namespace electra;
@@ -52,6 +53,70 @@ std::vector<std::string> merge_plainly(std::vector<std::string> tokens, Words wo
       pieces = after;
     }
   }
+  return tokens;
+}
+
+using Counts = std::map<std::string, int64_t>;
+
+// The top-down algorithm with a table of all pieces for each iteration. Words are ASCII.
+Counts learn_plainly(const Counts& words, int64_t threshold) {
+  Counts kept;
+  for (int iteration = 0; iteration < 4; ++iteration) {
+    std::map<size_t, Counts, std::greater<>> pieces;  // by length, the longest first
+    for (const auto& [word, count] : words)
+      for (size_t start = 0, next = 0; start < word.size(); start = next) {
+        const std::string prefix = start > 0 ? "##" : "";
+        for (size_t length = 1; start + length <= word.size(); ++length) pieces[length][prefix + word.substr(start, length)] += count;
+        next = start + 1;
+        if (iteration > 0)
+          for (size_t end = word.size(); end > start; --end)
+            if (kept.contains(prefix + word.substr(start, end - start))) {
+              next = end;
+              break;
+            }
+      }
+    kept.clear();
+    for (auto& [length, counts] : pieces)
+      for (const auto& [piece, count] : counts) {
+        if (count < threshold) continue;
+        kept[piece] = count;
+        for (size_t k = 1; k < length; ++k) pieces[k][piece.substr(0, piece.size() - length + k)] -= count;
+      }
+  }
+  return kept;
+}
+
+std::vector<std::string> learn_vocabulary_plainly(const Counts& words, size_t size, int64_t min_frequency) {
+  std::map<char, int64_t> alphabet;
+  int64_t most = 0;
+  for (const auto& [word, count] : words)
+    for (const char c : word) {
+      alphabet[c] += count;
+      most += count;
+    }
+  const auto vocabulary_of = [&](int64_t threshold) {
+    std::vector<std::string> tokens = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
+    std::vector<std::pair<int64_t, std::string>> kept;
+    for (const auto& [piece, count] : learn_plainly(words, threshold)) kept.emplace_back(-count, piece);
+    std::sort(kept.begin(), kept.end());
+    const auto take = [&](const std::string& token) {
+      if (std::find(tokens.begin(), tokens.end(), token) == tokens.end()) tokens.push_back(token);
+    };
+    for (const auto& [c, count] : alphabet) take(std::string(1, c));
+    for (const auto& [count, piece] : kept) take(piece);
+    for (const auto& [c, count] : alphabet) take(std::string("##") + c);
+    return tokens;
+  };
+  int64_t low = min_frequency, high = std::max(low, most + 1);
+  while (low < high) {
+    const int64_t middle = low + (high - low) / 2;
+    if (vocabulary_of(middle).size() <= size) high = middle;
+    else low = middle + 1;
+  }
+  std::vector<std::string> tokens = vocabulary_of(high);
+  if (high > min_frequency)
+    for (const std::string& token : vocabulary_of(high - 1))
+      if (tokens.size() < size && std::find(tokens.begin(), tokens.end(), token) == tokens.end()) tokens.push_back(token);
   return tokens;
 }
 
@@ -249,6 +314,87 @@ TEST_CASE("words and pairs beyond the memory go to files, and the vocabulary is 
   CHECK((train(uint64_t{1} << 32, 2, false) == expected));
   for (const uint64_t memory : {uint64_t{8} << 20, uint64_t{1} << 19})
     for (const int threads : {1, 2}) CHECK((train(memory, threads, true) == expected));
+}
+
+TEST_CASE("pieces learnt top down are those of a plain implementation") {
+  std::mt19937 random(17);
+  size_t learned = 0, filled = 0;
+  for (int round = 0; round < 150; ++round) {
+    const uint32_t letters = 2 + random() % 5;
+    Counts words;
+    std::string text;
+    std::vector<std::string> roots;
+    for (int k = 0; k < 4; ++k) {
+      roots.emplace_back();
+      for (uint32_t i = 1 + random() % 4; i > 0; --i) roots.back() += static_cast<char>('a' + random() % letters);
+    }
+    for (uint32_t w = 2 + random() % 30; w > 0; --w) {
+      std::string word = roots[random() % 4];
+      if (random() % 2) word += roots[random() % 4];
+      for (uint32_t i = random() % 3; i > 0; --i) word += static_cast<char>('a' + random() % letters);
+      const uint32_t count = 1 + random() % 9;
+      words[word] += count;
+      for (uint32_t i = 0; i < count; ++i) text += word + " ";
+    }
+    VocabularyTrainerOptions o;
+    o.algorithm = VocabularyAlgorithm::top_down;
+    o.size = 5 + 2 * letters + random() % 60;
+    o.min_frequency = 1 + random() % 4;
+    o.threads = 1 + round % 2;
+    VocabularyTrainer trainer(o);
+    trainer.add(text);
+    const std::vector<std::string> tokens = trainer.train();
+    INFO(text);
+    REQUIRE(tokens == learn_vocabulary_plainly(words, static_cast<size_t>(o.size), o.min_frequency));
+    CHECK(static_cast<int64_t>(tokens.size()) <= o.size);
+    learned += tokens.size() - 5 - 2 * letters;
+    filled += static_cast<int64_t>(tokens.size()) == o.size;
+  }
+  CHECK(learned > 1500);
+  CHECK(filled > 20);
+}
+
+TEST_CASE("top down a piece counts only where no longer one covers it") {
+  // hell is not kept for the words that hello covers; a piece below the threshold covers nothing.
+  TopDownLearner learner;
+  learner.add_word("hell", 30);
+  learner.add_word("hello", 100);
+  learner.add_word("helle", 40);
+  learner.build();
+  const std::vector<TopDownLearner::Piece> pieces = learner.learn(60, {});
+  REQUIRE(pieces.size() == 2);
+  CHECK((pieces[0].text == "hello" && pieces[0].count == 100));
+  CHECK((pieces[1].text == "hell" && pieces[1].count == 70));
+  CHECK(learner.learn(learner.most() + 1, {}).empty());
+  int asked = 0;
+  CHECK(learner.learn(60, [&] { return ++asked == 3; }).empty());
+  CHECK(asked == 3);
+}
+
+TEST_CASE("top down words with rare characters, long words and entries are left out") {
+  VocabularyTrainerOptions o;
+  o.algorithm = VocabularyAlgorithm::top_down;
+  o.size = 40;
+  o.alphabet_limit = 3;
+  o.reserved = {"cc"};
+  VocabularyTrainer trainer(o);
+  const std::string longest(50, 'a'), longer(51, 'b');
+  trainer.add("cc cc cc cc acx acx acx \u6771 " + longest + " " + longest + " " + longer + " " + longer);
+  // Neither x nor the Chinese character is one of the three.
+  CHECK(trainer.train() == std::vector<std::string>{"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cc", "a", "b", "c", longest, "##a", "##b", "##c"});
+  o.stop = [] { return true; };
+  VocabularyTrainer stopped(o);
+  stopped.add("ab ab");
+  CHECK(stopped.train().empty());
+  o.stop = {};
+  o.reserved.clear();
+  for (o.size = 6; o.size < 12; ++o.size) {
+    VocabularyTrainer least(o);
+    least.add("ab ab cb");
+const std::vector<std::string> tokens = least.train();
+    CHECK((tokens.size() > 5 && static_cast<int64_t>(tokens.size()) <= o.size));
+    CHECK(tokens[5] == (o.size < 9 ? "b" : "a"));  // the most frequent character where there is room for one
+  }
 }
 
 TEST_CASE("a folder that takes no files is named") {

@@ -10,6 +10,7 @@
 #include "kernels/core/error.h"
 #include "kernels/core/thread_pool.h"
 #include "tokenizer/pair_merger.h"
+#include "tokenizer/top_down.h"
 #include "tokenizer/unicode.h"
 #include "tokenizer/word_counts.h"
 
@@ -106,8 +107,6 @@ void VocabularyTrainer::count_pending() {
   pending_bytes_ = 0;
 }
 
-namespace {
-
 // A value for each code point, all 0 at first; in pages, since a text has few.
 class CodePointMap {
  public:
@@ -129,6 +128,8 @@ class CodePointMap {
   static constexpr char32_t kCodePoints = 0x110000, kPage = 256;
   std::vector<std::vector<int64_t>> pages_{kCodePoints / kPage};
 };
+
+namespace {
 
 // The most frequent characters, at most `limit`, in code point order.
 std::vector<char32_t> most_frequent(const CodePointMap& frequency, int64_t limit) {
@@ -164,7 +165,16 @@ std::vector<std::string> VocabularyTrainer::train() {
     return true;
   });
   if (distinct_words_ == 0) throw DataError("vocab train", "expected text with at least one word, got none");
+  std::vector<std::string> tokens = options_.algorithm == VocabularyAlgorithm::bpe ? merge_pairs(frequency, inside) : learn_top_down(frequency);
+  if (tokens.empty()) return {};
+  const int64_t filled = options_.exact_size ? size_ : round_up(static_cast<int64_t>(tokens.size()), options_.multiple_of);
+  const std::unordered_set<std::string> taken(tokens.begin(), tokens.end());
+  for (int64_t number = 0; static_cast<int64_t>(tokens.size()) < filled; ++number)
+    if (std::string entry = unused_entry(number); !taken.contains(entry)) tokens.push_back(std::move(entry));
+  return tokens;
+}
 
+std::vector<std::string> VocabularyTrainer::merge_pairs(const CodePointMap& frequency, const CodePointMap& inside) {
   // Every character can begin a word; inside of one stand those that did. Where not even they fit, the most frequent pieces are kept.
   struct Piece {
     char32_t character;
@@ -212,11 +222,65 @@ std::vector<std::string> VocabularyTrainer::train() {
   });
   if (!merger.run(size_, options_.min_frequency, options_.stop ? [&](int64_t) { return options_.stop(); } : std::function<bool(int64_t)>())) return {};
   spilled_ = spilled_ || space.on_disk();
-  tokens = merger.tokens();
-  const int64_t filled = options_.exact_size ? size_ : round_up(static_cast<int64_t>(tokens.size()), options_.multiple_of);
-  const std::unordered_set<std::string> taken(tokens.begin(), tokens.end());
-  for (int64_t number = 0; static_cast<int64_t>(tokens.size()) < filled; ++number)
-    if (std::string entry = unused_entry(number); !taken.contains(entry)) tokens.push_back(std::move(entry));
+  return merger.tokens();
+}
+
+std::vector<std::string> VocabularyTrainer::learn_top_down(const CodePointMap& frequency) {
+  const auto room = static_cast<size_t>(size_) - fixed_.size();
+  const std::vector<char32_t> characters = most_frequent(frequency, std::clamp<int64_t>(static_cast<int64_t>(room / 2), 1, options_.alphabet_limit));
+  CodePointMap known;
+  for (const char32_t c : characters) known[c] = 1;
+  const std::unordered_set<std::string_view> fixed(fixed_.begin(), fixed_.end());
+
+  std::vector<std::pair<int64_t, std::string>> words;
+  const auto more_frequent = [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; };
+  const auto keep_most_frequent = [&] {
+    if (words.size() <= kMostTopDownWords) return;
+    std::nth_element(words.begin(), words.begin() + kMostTopDownWords, words.end(), more_frequent);
+    words.resize(kMostTopDownWords);
+  };
+  visit_word_counts(counters_, [&](std::string_view word, int64_t count) {
+    size_t length = 0;
+    bool usable = !fixed.contains(word);
+    for (size_t at = 0; usable && at < word.size(); ++length) usable = known.get(unicode::decode(word, at)) != 0 && length < TopDownLearner::kMostCharacters;
+    if (usable) words.emplace_back(count, word);
+    if (words.size() == 2 * kMostTopDownWords) keep_most_frequent();
+    return true;
+  });
+  keep_most_frequent();
+  TopDownLearner learner;
+  for (const auto& [count, word] : words) learner.add_word(word, count);
+  words = {};
+  learner.build();
+
+  // The vocabulary of a threshold, as long as it comes; none where it was stopped.
+  const auto vocabulary_of = [&](int64_t threshold) {
+    std::vector<TopDownLearner::Piece> pieces = learner.learn(threshold, options_.stop);
+    if (options_.stop && options_.stop()) return std::vector<std::string>();
+    std::vector<std::string> tokens = fixed_;
+    std::unordered_set<std::string> taken(tokens.begin(), tokens.end());
+    const auto take = [&](std::string token) {
+      if (taken.insert(token).second) tokens.push_back(std::move(token));
+    };
+    for (const char32_t c : characters) take(piece_of(c, true));
+    for (TopDownLearner::Piece& piece : pieces) take(std::move(piece.text));
+    for (const char32_t c : characters) take(piece_of(c, false));
+    return tokens;
+  };
+  int64_t low = options_.min_frequency, high = std::max(low, learner.most() + 1);  // what high keeps fits, as far as the alphabet does
+  while (low < high) {
+    const int64_t middle = low + (high - low) / 2;
+    const std::vector<std::string> tokens = vocabulary_of(middle);
+    if (tokens.empty()) return {};
+    (static_cast<int64_t>(tokens.size()) <= size_ ? high : low) = static_cast<int64_t>(tokens.size()) <= size_ ? middle : middle + 1;
+  }
+  std::vector<std::string> tokens = vocabulary_of(high);
+  if (high > options_.min_frequency && static_cast<int64_t>(tokens.size()) < size_) {
+    const std::unordered_set<std::string> taken(tokens.begin(), tokens.end());
+    for (std::string& token : vocabulary_of(high - 1))
+      if (!taken.contains(token)) tokens.push_back(std::move(token));
+  }
+  if (static_cast<int64_t>(tokens.size()) > size_) tokens.resize(static_cast<size_t>(size_));
   return tokens;
 }
 

@@ -14,18 +14,25 @@
 
 namespace electra {
 
+class CodePointMap;
 class ThreadPool;
 
 // Least and largest size of a vocabulary: the special tokens and a character; the most rows of an embedding table.
 inline constexpr int64_t kMinVocabularySize = 6, kMaxVocabularySize = int64_t{1} << 24;
+inline constexpr size_t kMostTopDownWords = 5000000;
+
+// bpe: the most frequent pair of pieces is merged over and over (pair_merger.h). top_down: whole words first, then parts of them
+// (top_down.h).
+enum class VocabularyAlgorithm { bpe, top_down };
 
 struct VocabularyTrainerOptions {
+  VocabularyAlgorithm algorithm = VocabularyAlgorithm::bpe;
   TokenizerOptions tokenizer;
   int64_t size = 30522;           // entries of all kinds, rounded up to multiple_of
   int64_t multiple_of = 1;        // what the text does not fill up to the next multiple, [unusedN] entries do
   bool exact_size = false;        // they fill it up to the size
-  int64_t min_frequency = 2;      // of a merged pair
-  int64_t alphabet_limit = 1000;  // distinct characters kept, the most frequent; others are left out of their words
+  int64_t min_frequency = 2;      // of a merged pair, or the least threshold of the top-down algorithm
+  int64_t alphabet_limit = 1000;  // distinct characters kept, the most frequent; others are left out of their words (top down: their words are)
   std::vector<std::string> reserved;  // entries behind the special tokens, whatever the text has
   int64_t unused = 0;             // [unused0] … entries behind these
   int threads = 1;                // that count words
@@ -47,6 +54,10 @@ class VocabularyTrainer {
   // [PAD] [UNK] [CLS] [SEP] [MASK], reserved and unused entries, the alphabet in code point order (each character as first piece,
   // then those that occur inside of words as continuing pieces), the merges in order, then what fills it up. Fewer than size()
   // where the text yields no more; none where options.stop said so. Throws DataError when the text has no words.
+  //
+  // From the top down, the alphabet's first pieces are followed by its continuing pieces and all others in the order of their counts. The
+  // threshold is the least, found by bisection, with which they fit; what room there is then gets the first ones of the threshold below.
+  // Looks at the kMostTopDownWords most frequent words of at most 50 characters.
   std::vector<std::string> train();
   int64_t size() const { return size_; }  // options.size rounded up
   int64_t distinct_words() const { return distinct_words_; }  // found by train
@@ -67,6 +78,8 @@ class VocabularyTrainer {
   bool spilled_ = false;
 
   void count_pending();
+  std::vector<std::string> merge_pairs(const CodePointMap& frequency, const CodePointMap& inside);
+  std::vector<std::string> learn_top_down(const CodePointMap& frequency);
 };
 
 }  // namespace electra

@@ -24,7 +24,7 @@ constexpr uint64_t kLeastMemory = 64 << 20;  // for --memory
 
 struct TrainArguments {
   TextArguments text;
-  std::string out, temporary;
+  std::string out, temporary, algorithm = "bpe";
   uint64_t memory = 0;  // bytes; 0: half of the machine's
   VocabularyTrainerOptions options;
   TokenizerArguments tokenizer;
@@ -37,6 +37,7 @@ int train(const TrainArguments& args, int threads) {
   const auto stop = [&] { return signals.received() != 0; };
   VocabularyTrainerOptions options = args.options;
   options.tokenizer = args.tokenizer.options();
+  options.algorithm = args.algorithm == "bpe" ? VocabularyAlgorithm::bpe : VocabularyAlgorithm::top_down;
   options.threads = threads;
   options.memory = args.memory > 0 ? args.memory : machine_memory() / 2;
   options.folder = args.temporary.empty() ? std::filesystem::path(args.out).parent_path() : std::filesystem::path(args.temporary);
@@ -123,7 +124,7 @@ void register_vocab(CLI::App& root, Invocation& invocation) {
   add_text_arguments(*command, train_args->text)->required();
   command->add_option("--out", train_args->out, "the vocabulary file to write")->required()->option_text("FILE");
   command->add_option("--size", train_args->options.size, "entries; fewer where the text yields no more")->check(CLI::Range(kMinVocabularySize, kMaxVocabularySize))->capture_default_str()->option_text("N");
-  command->add_option("--min-frequency", train_args->options.min_frequency, "occurrences a merged piece needs")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--min-frequency", train_args->options.min_frequency, "occurrences that a piece needs")->check(CLI::PositiveNumber)->capture_default_str();
   command->add_option("--alphabet-limit", train_args->options.alphabet_limit, "distinct characters kept, the most frequent; others are left out of their words")->check(CLI::PositiveNumber)->capture_default_str()->option_text("N");
   command->add_option("--reserved", train_args->options.reserved, "an entry to have in any case, behind the special tokens; may be given several times")->allow_extra_args(false)->option_text("ENTRY");
   command->add_option("--unused", train_args->options.unused, "[unusedN] entries behind these")->check(CLI::NonNegativeNumber)->capture_default_str()->option_text("N");
@@ -134,7 +135,10 @@ void register_vocab(CLI::App& root, Invocation& invocation) {
       ->check(CLI::Range(kLeastMemory, uint64_t{1} << 50, "64M to 1024T"))
       ->option_text("BYTES|64M|8G");
   command->add_option("--temporary", train_args->temporary, "the folder for these; by default that of --out")->option_text("DIR");
-  command->add_option("--algorithm", "how: bpe merges the most frequent pair of pieces")->check(CLI::IsMember({"bpe"}))->option_text("bpe");
+  command->add_option("--algorithm", train_args->algorithm, "bpe merges the most frequent pair of pieces; topdown keeps frequent words, then parts of the others")
+      ->check(CLI::IsMember({"bpe", "topdown"}))
+      ->capture_default_str()
+      ->option_text("bpe|topdown");
   add_tokenizer_arguments(*command, train_args->tokenizer);
   command->callback([train_args, &invocation] { invocation.action = [train_args, &invocation] { return train(*train_args, thread_count(invocation)); }; });
 
