@@ -81,6 +81,7 @@ if step build-release configure_and_build release; then
   fi
   if [ $slow = 1 ]; then
     step mutations tests/mutations/run.sh
+    step forty-sigkills tests/kill_data_build.sh build/release/electra 40
     step ten-sigkills tests/kill_resume.sh build/release/electra configs/electra-tiny.yaml 10
   else
     step mutations tests/mutations/run.sh --tenth "$(git rev-parse HEAD 2>/dev/null || echo 0)"

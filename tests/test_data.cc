@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <set>
 
 #include <sys/stat.h>
@@ -15,6 +16,7 @@
 #include "tests/compressed.h"
 #include "tests/temporary_directory.h"
 #include "trainer/data/corpus.h"
+#include "trainer/data/data_build.h"
 #include "trainer/data/data_set.h"
 #include "trainer/data/loader.h"
 
@@ -752,7 +754,31 @@ TEST_CASE("a build replaces an earlier build and nothing else") {
   CHECK(read_file(dir / "late/notes.txt") == "mine");
 }
 
-TEST_CASE("a build stops whenever it is told to, leaving nothing") {
+namespace {
+
+// Every file of a build, and how it is called.
+std::map<std::string, std::string> files_in(const std::string& directory) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::directory_iterator(directory)) files[entry.path().filename().string()] = read_file(entry.path().string());
+  return files;
+}
+
+// Some 120 bytes a document of text, in two files, one of them compressed, with paragraphs that stand twice.
+DataBuildOptions long_build(const TemporaryDirectory& dir, int documents) {
+  std::string text, lines;
+  for (int i = 0; i < documents; ++i) text += "The cat ran " + std::to_string(i % (documents * 3 / 4)) + " to the road.\nIt was red.\nThe dog sat on the mat. It was " + std::to_string(i) + ".\n\n";
+  for (int i = 0; i < documents / 10; ++i) lines += "{\"text\": \"The cat ran " + std::to_string(i) + " to the mat.\\nIt was " + std::to_string(i) + ".\"}\n";
+  DataBuildOptions o = build_options(dir, text);
+  write_file(dir / "u.jsonl", test::gzip(lines));
+  o.texts.push_back(dir / "u.jsonl");
+  o.corpus.deduplicate = true;
+  o.checkpoint_seconds = 0;
+  return o;
+}
+
+}  // namespace
+
+TEST_CASE("a build that is stopped, wherever that is, goes on to the same bytes") {
   const TemporaryDirectory dir;
   constexpr int kDocuments = 60;
   for (const int threads : {1, 3}) {
@@ -762,19 +788,264 @@ TEST_CASE("a build stops whenever it is told to, leaving nothing") {
     o.stop = [&] { ++asked; return false; };
     o.progress = [&](double) { first_written = first_written ? first_written.load() : asked.load(); };
     CHECK(!build_data(o).stopped);
+    const auto expected = files_in(dir / "d");
     const int most = asked;
     CHECK(first_written > 2 * 2 * kDocuments);     // both passes before the first token ask at each of at least two lines a document
     CHECK(most > first_written + 2 * kDocuments);  // so do the third and the tokenizer
     fs::remove_all(dir / "d");
     o.progress = nullptr;
-    for (int last = 1; last <= most; last += 13) {
+    std::atomic<int> asked_after = 0;
+    for (int last = 1; last <= most; last += 37) {
       INFO(threads << " threads, stopped when asked for the " << last << "th time");
       asked = 0;
       o.stop = [&] { return ++asked == last; };  // asked again it would say no
       CHECK(build_data(o).stopped);
-      REQUIRE(std::distance(fs::directory_iterator(dir.path()), {}) == 2);  // the text and the vocabulary
+      REQUIRE(!fs::exists(dir / "d"));
+      asked_after = 0;
+      o.stop = [&] { ++asked_after; return false; };
+      CHECK(!build_data(o).stopped);
+      REQUIRE(files_in(dir / "d") == expected);
+      REQUIRE(std::distance(fs::directory_iterator(dir.path()), {}) == 3);  // the text, the vocabulary and the build
+      fs::remove_all(dir / "d");
     }
+    CHECK(asked_after < most - first_written + 20);  // what was stopped last had only to tokenize
+    // Nothing is left of a build that was stopped before it had done anything.
+    o.stop = [] { return true; };
+    CHECK(build_data(o).stopped);
+    REQUIRE(std::distance(fs::directory_iterator(dir.path()), {}) == 2);
   }
+}
+
+TEST_CASE("a build that is killed time and again ends with the bytes of one that was not, and does little twice") {
+  for (const double heldout : {0.05, 0.001}) {  // by documents, and in blocks, which takes a reading more
+    const TemporaryDirectory dir;
+    DataBuildOptions o = long_build(dir, 6000);
+    o.heldout = heldout;
+    std::atomic<int> asked = 0;
+    o.stop = [&] { ++asked; return false; };
+    const DataBuildReport whole = build_data(o);
+    REQUIRE((whole.heldout.split_unit == "document") == (heldout == 0.05));
+    CHECK(whole.duplicate_paragraphs == 6000 / 4 + 6000 - 1);
+    const int most = asked;
+    const auto expected = files_in(dir / "d");
+    fs::remove_all(dir / "d");
+    std::mt19937 random(7);
+    int kills = 0, asked_in_all = 0;
+    for (;; ++kills) {
+      REQUIRE(kills < 100);
+      const int life = 8000 + static_cast<int>(random() % 16000);
+      int ends[2];
+      REQUIRE(pipe(ends) == 0);
+      const int status = test::in_child([&] {
+        std::atomic<int> n = 0;
+        o.stop = [&] {
+          if (++n == life) kill(getpid(), SIGKILL);
+          return false;
+        };
+        const DataBuildReport report = build_data(o);
+        const int64_t facts[] = {n, report.documents, report.duplicate_paragraphs, report.unknown, report.lengths.tokens, report.lengths.longest, static_cast<int64_t>(report.text_bytes)};
+        return write(ends[1], facts, sizeof facts) == sizeof facts ? 0 : 1;
+      });
+      close(ends[1]);
+      if (status == 0) {
+        int64_t facts[7] = {};
+        CHECK(read(ends[0], facts, sizeof facts) == sizeof facts);
+        CHECK(facts[1] == whole.documents);
+        CHECK(facts[2] == whole.duplicate_paragraphs);
+        CHECK(facts[3] == whole.unknown);
+        CHECK(facts[4] == whole.lengths.tokens);
+        CHECK(facts[5] == whole.lengths.longest);
+        CHECK(facts[6] == static_cast<int64_t>(whole.text_bytes));
+        asked_in_all += static_cast<int>(facts[0]);
+      }
+      close(ends[0]);
+      if (status == 0) break;
+      REQUIRE(status == 128 + SIGKILL);
+      REQUIRE(!fs::exists(dir / "d"));
+      asked_in_all += life;
+    }
+    CHECK(kills > 2);
+    CHECK(asked_in_all < most + kills * 6000);  // what 64 KiB and a round ask
+    CHECK(files_in(dir / "d") == expected);
+    CHECK(std::distance(fs::directory_iterator(dir.path()), {}) == 4);
+  }
+}
+
+TEST_CASE("what an interrupted build was made of is noticed when it changes") {
+  const TemporaryDirectory dir;
+  std::vector<std::pair<std::string, bool>> notices;
+  const auto build = [&](DataBuildOptions o, bool stops) {
+    notices.clear();
+    std::atomic<int> asked = 0;
+    o.stop = [&] { return stops && fs::exists(dir / ".tmp-d/result/train.bin") && ++asked > 4000; };
+    o.notice = [&](const std::string& text, bool starts_over) { notices.emplace_back(text, starts_over); };
+    CHECK(build_data(o).stopped == stops);
+  };
+  const std::string over = "starting over, for an interrupted build of " + dir.path() + "/d cannot be gone on with: ";
+  const std::vector<std::pair<std::string, std::function<void(DataBuildOptions&)>>> changes = {
+      {"--heldout has changed", [](DataBuildOptions& o) { o.heldout = 0.06; }},
+      {"--deduplicate has changed", [](DataBuildOptions& o) { o.corpus.deduplicate = false; }},
+      {"--documents has changed", [](DataBuildOptions& o) { o.corpus.boundary = DocumentBoundary::line; }},
+      {"--format has changed", [](DataBuildOptions& o) { o.corpus.format = CorpusFormat::text; }},
+      {"--field has changed", [&](DataBuildOptions& o) { o.corpus.field = "title"; o.corpus.skip_invalid = true; }},
+      {"--normalize has changed", [](DataBuildOptions& o) { o.corpus.normal_form = unicode::NormalForm::nfc; }},
+      {"--skip-invalid has changed", [](DataBuildOptions& o) { o.corpus.skip_invalid = true; }},
+      {"longest line has changed", [](DataBuildOptions& o) { o.corpus.max_line_bytes = 1 << 20; }},
+      {"--mode has changed", [](DataBuildOptions& o) { o.tokenizer.mode = TokenizerMode::google; }},
+      {"--cased has changed", [](DataBuildOptions& o) { o.tokenizer.lowercase = false; }},
+      {"--strip-accents has changed", [](DataBuildOptions& o) { o.tokenizer.strip_accents = false; }},
+      {"--split-chinese has changed", [](DataBuildOptions& o) { o.tokenizer.split_chinese = false; }},
+      {"the vocabulary (--vocab) has changed", [&](DataBuildOptions&) { write_file(dir / "v.txt", kVocabulary + "more\n"); }},
+      {"the list of texts has changed", [](DataBuildOptions& o) { o.texts.pop_back(); }},
+      {dir / "t.txt has changed", [&](DataBuildOptions&) { write_file(dir / "t.txt", read_file(dir / "t.txt") + "\nIt was red and on.\n"); }},
+      // Of the same length, at another time.
+      {dir / "t.txt has changed", [&](DataBuildOptions&) { fs::last_write_time(dir / "t.txt", fs::last_write_time(dir / "t.txt") + std::chrono::milliseconds(1)); }},
+      {"its files are damaged", [&](DataBuildOptions&) { fs::resize_file(dir / ".tmp-d/train.lengths", fs::file_size(dir / ".tmp-d/train.lengths") / 2); }},
+      {"its files are damaged", [&](DataBuildOptions&) { fs::remove(dir / ".tmp-d/hashes-2"); }},
+      {"its state cannot be read", [&](DataBuildOptions&) { write_file(dir / ".tmp-d/state.json", "{\"settings\": {}"); }}};
+  for (const auto& [message, change] : changes) {
+    DataBuildOptions o = long_build(dir, 1500);
+    o.heldout = 0.05;
+    INFO(message);
+    build(o, true);
+    CHECK(notices.empty());
+    REQUIRE(fs::exists(dir / ".tmp-d/state.json"));
+    change(o);
+    build(o, false);
+    REQUIRE(notices.size() == 1);
+    CHECK(notices[0] == std::pair{over + message, true});
+    const auto built = files_in(dir / "d");
+    o.out = dir / "e";
+    build(o, false);
+    CHECK(files_in(dir / "e") == built);
+    CHECK(notices.empty());
+    for (const char* name : {"d", "e"}) fs::remove_all(dir / name);
+  }
+  // Unchanged: it goes on, with other threads, too, and says so.
+  DataBuildOptions o = long_build(dir, 1500);
+  o.heldout = 0.05;
+  build(o, true);
+  o.threads = 3;
+  build(o, false);
+  REQUIRE(notices.size() == 1);
+  CHECK_THAT(notices[0].first, Catch::StartsWith("going on with an interrupted build of " + dir.path() + "/d: 0.") && Catch::EndsWith(" MB of text were tokenized"));
+  CHECK(!notices[0].second);
+}
+
+TEST_CASE("a text that changes between two readings is an error") {
+  const TemporaryDirectory dir;
+  DataBuildOptions o = build_options(dir, small_text(2000));
+  bool changed = false;
+  o.stop = [&] {
+    if (!changed && fs::exists(dir / ".tmp-d/result/train.bin")) {
+      changed = true;
+      std::string text = small_text(2000);
+      text[text.rfind("red")] = 'b';
+      write_file(dir / "t.txt", text);
+    }
+    return false;
+  };
+  CHECK(error_of<DataError>([&] { build_data(o); }) == "[data build] expected the same text at every reading, got another: a file changed while it was read");
+  REQUIRE(changed);
+  CHECK(std::distance(fs::directory_iterator(dir.path()), {}) == 2);
+}
+
+TEST_CASE("publishing that was interrupted is made up for") {
+  const TemporaryDirectory dir;
+  DataBuildOptions o = build_options(dir, small_text(50));
+  build_data(o);
+  const auto before = files_in(dir / "d");
+  write_file(dir / "t.txt", small_text(60));
+  o.out = dir / "other";
+  build_data(o);
+  const auto expected = files_in(dir / "other");
+  o.out = dir / "d";
+  o.checkpoint_seconds = 0;
+  // Complete, but not in place: a folder of somebody else's appears at the last moment.
+  std::atomic<bool> late = false;
+  o.progress = [&](double) {
+    if (!late.exchange(true)) write_file(dir / "d/notes.txt", "mine");
+  };
+  CHECK_THROWS_AS(build_data(o), IoError);
+  o.progress = nullptr;
+  fs::remove(dir / "d/notes.txt");
+  REQUIRE(fs::exists(dir / ".tmp-d/result/train.json"));
+  fs::copy(dir / ".tmp-d", dir / "saved", fs::copy_options::recursive);
+  const auto restore = [&](const std::string& name) {
+    fs::remove_all(dir / name);
+    fs::copy(dir / "saved", dir / name, fs::copy_options::recursive);
+  };
+  std::string notice;
+  o.notice = [&](const std::string& text, bool) { notice = text; };
+
+  // Between the renames: the earlier build is back at once, the new one takes its place.
+  fs::rename(dir / "d", dir / ".tmp-d/replaced");
+  build_data(o);
+  CHECK(files_in(dir / "d") == expected);
+  CHECK(notice == "going on with an interrupted build of " + dir.path() + "/d: it was complete");
+  CHECK(!fs::exists(dir / ".tmp-d"));
+  // Behind them: there is nothing left to do but to clean up.
+  restore(".tmp-d");
+  fs::remove_all(dir / ".tmp-d/result");
+  fs::create_directory(dir / ".tmp-d/replaced");
+  const auto made = fs::last_write_time(dir / "d");
+  CHECK(build_data(o).train.tokens > 0);
+  CHECK(fs::last_write_time(dir / "d") == made);
+  CHECK(!fs::exists(dir / ".tmp-d"));
+  // But not where what was published is gone.
+  restore(".tmp-d");
+  fs::remove_all(dir / ".tmp-d/result");
+  fs::remove_all(dir / "d");
+  build_data(o);
+  CHECK(files_in(dir / "d") == expected);
+  CHECK(notice == "starting over, for an interrupted build of " + dir.path() + "/d cannot be gone on with: its files are damaged");
+  CHECK(before != expected);
+}
+
+TEST_CASE("two builds of the same directory do not mix") {
+  const TemporaryDirectory dir;
+  DataBuildOptions o = build_options(dir, small_text(300));
+  std::string message;
+  o.progress = [&](double) {
+    if (message.empty()) message = error_of<IoError>([&] { build_data(o); });
+  };
+  build_data(o);
+  CHECK(message == "[" + dir.path() + "/d] expected no other build of it at work, got one that has locked " + dir.path() + "/.tmp-d/lock");
+  CHECK(fs::exists(dir / "d/train.json"));
+}
+
+TEST_CASE("an interrupted build from a pipe goes on where the pipe brings the same again") {
+  const TemporaryDirectory dir;
+  DataBuildOptions o = long_build(dir, 1500);
+  build_data(o);
+  const auto expected = files_in(dir / "d");
+  fs::remove_all(dir / "d");
+  const std::string text = read_file(dir / "t.txt");
+  REQUIRE(mkfifo((dir / "pipe.txt").c_str(), 0600) == 0);
+  o.texts[0] = dir / "pipe.txt";
+  std::string notice;
+  o.notice = [&](const std::string& said, bool) { notice = said; };
+  const auto build = [&](const std::string& bytes, bool stops) {
+    const pid_t writer = fork();
+    if (writer == 0) {
+      const int to = open((dir / "pipe.txt").c_str(), O_WRONLY);
+      _exit(write(to, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()) ? 0 : 1);
+    }
+    std::atomic<int> asked = 0;
+    o.stop = [&] { return stops && fs::exists(dir / ".tmp-d/result/train.bin") && ++asked > 4000; };
+    notice.clear();
+    CHECK(build_data(o).stopped == stops);
+    CHECK(test::wait_for(writer) == 0);
+  };
+  build(text, true);
+  build(text, false);
+  CHECK_THAT(notice, Catch::StartsWith("going on with "));
+  CHECK(files_in(dir / "d") == expected);
+  build(text, true);
+  std::string other = text;
+  other[other.rfind("red")] = 'b';
+  build(other, false);
+  CHECK(notice == "starting over, for an interrupted build of " + dir.path() + "/d cannot be gone on with: " + dir.path() + "/pipe.txt has changed");
 }
 
 TEST_CASE("a share that is none is refused") {

@@ -13,6 +13,7 @@
 
 #include "tests/child_process.h"
 #include "tests/temporary_directory.h"
+#include "trainer/data/data_build.h"
 #include "trainer/data/data_set.h"
 #include "trainer/log.h"
 #include "trainer/pretrain.h"

@@ -36,6 +36,15 @@ class Descriptor {
   int fd_;
 };
 
+void write_all(int fd, std::string_view bytes, const fs::path& path) {
+  for (size_t done = 0; done < bytes.size();) {
+    const ssize_t n = ::write(fd, bytes.data() + done, bytes.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail(path, "to write " + std::to_string(bytes.size()) + " bytes");
+    done += static_cast<size_t>(n);
+  }
+}
+
 }  // namespace
 
 std::string read_file(const fs::path& path) {
@@ -56,12 +65,7 @@ std::string read_file(const fs::path& path) {
 void write_file(const fs::path& path, std::string_view bytes) {
   Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (file.get() < 0) fail(path, "to write a file");
-  for (size_t done = 0; done < bytes.size();) {
-    const ssize_t n = ::write(file.get(), bytes.data() + done, bytes.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail(path, "to write " + std::to_string(bytes.size()) + " bytes");
-    done += static_cast<size_t>(n);
-  }
+  write_all(file.get(), bytes, path);
   if (::fsync(file.get()) != 0) fail(path, "to sync a file");
   if (::close(file.release()) != 0) fail(path, "to write a file");
 }
@@ -112,6 +116,36 @@ MappedFile::MappedFile(MappedFile&& other) noexcept
 
 MappedFile::~MappedFile() {
   if (data_) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+OutputFile::OutputFile(const fs::path& path, uint64_t keep)
+    : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | (keep == 0 ? O_TRUNC : 0), 0644)) {
+  if (fd_ < 0) fail(path, "to write a file");
+  if (keep > 0 && (::ftruncate(fd_, static_cast<off_t>(keep)) != 0 || ::lseek(fd_, 0, SEEK_END) < 0)) {
+    ::close(fd_);
+    fail(path, "to go on with a file");
+  }
+}
+
+OutputFile::~OutputFile() { ::close(fd_); }
+
+void OutputFile::append(std::string_view bytes) {
+  constexpr size_t kBuffer = 1 << 18;  // bytes
+  buffer_.append(bytes);
+  if (buffer_.size() >= kBuffer) flush();
+}
+
+void OutputFile::flush() {
+  if (buffer_.empty()) return;
+  write_all(fd_, buffer_, path_);
+  buffer_.clear();
+  synced_ = false;
+}
+
+void OutputFile::sync() {
+  flush();
+  if (!synced_ && ::fsync(fd_) != 0) fail(path_, "to sync a file");
+  synced_ = true;
 }
 
 StagedDirectory::StagedDirectory(const fs::path& final_path)

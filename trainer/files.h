@@ -40,6 +40,26 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// A file that grows by pieces too small to be written one by one. Errors are IoErrors.
+class OutputFile {
+ public:
+  // keep: so many bytes of what stands there stay, the rest goes.
+  explicit OutputFile(const std::filesystem::path& path, uint64_t keep = 0);
+  ~OutputFile();  // what was not synced may be lost
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+  void append(std::string_view bytes);
+  template <class T> void append_value(const T& value) { append({reinterpret_cast<const char*>(&value), sizeof value}); }
+  void flush();  // hands everything to the operating system
+  void sync();   // and waits until it is durable
+
+ private:
+  std::filesystem::path path_;
+  int fd_ = -1;
+  std::string buffer_;
+  bool synced_ = true;
+};
+
 // A directory that is built under a temporary name beside its final one and appears complete or not at all.
 class StagedDirectory {
  public:

@@ -7,6 +7,7 @@
 #include "trainer/cli/cli.h"
 #include "trainer/cli/text_arguments.h"
 #include "trainer/cli/tokenizer_arguments.h"
+#include "trainer/data/data_build.h"
 #include "trainer/data/data_set.h"
 #include "trainer/data/examples.h"
 #include "trainer/log.h"
@@ -33,6 +34,7 @@ int build(const BuildArguments& args, int threads) {
                                              .tokenizer = args.tokenizer.options(),
                                              .heldout = args.heldout,
                                              .threads = threads,
+                                             .notice = [](const std::string& text, bool starts_over) { starts_over ? log::warning("[data build] " + text) : log::info("data build: " + text); },
                                              .progress =
                                                  [&](double share) {
                                                    if (const int tenth = static_cast<int>(share * 10); tenth > shown) {
@@ -41,7 +43,10 @@ int build(const BuildArguments& args, int threads) {
                                                    }
                                                  },
                                              .stop = [&] { return signals.received() != 0; }});
-  if (report.stopped) return signals.exit_status();
+  if (report.stopped) {
+    log::info("data build: stopped; the same command goes on from here");
+    return signals.exit_status();
+  }
   warn_of_skipped_lines("data build", report.skipped_lines);
   if (report.heldout.split_unit != "document")
     log::info(fmt::format("data build: few documents, so the held-out split is by {}", report.heldout.split_unit));

@@ -82,8 +82,19 @@ std::vector<CorpusFile> corpus_files(const std::vector<std::string>& paths) {
   return files;
 }
 
-CorpusReader::CorpusReader(std::vector<CorpusFile> files, CorpusOptions options)
-    : files_(std::move(files)), options_(std::move(options)), buffer_(kBufferBytes) {}
+CorpusReader::CorpusReader(std::vector<CorpusFile> files, CorpusOptions options, const CorpusPosition& from, std::span<const uint64_t> seen)
+    : files_(std::move(files)), options_(std::move(options)), file_(from.file), buffer_(kBufferBytes), skipped_(from.skipped), duplicates_(from.duplicates),
+      bytes_(from.bytes), stored_(from.stored) {
+  for (const uint64_t hash : seen) seen_.insert(hash);
+  if (from.byte == 0 || !open_next_file()) return;
+  in_->skip(from.byte);
+  byte_ = from.byte;
+  line_ = from.line;
+}
+
+CorpusPosition CorpusReader::position() const {
+  return {.file = in_ ? file_ - 1 : file_, .byte = in_ ? byte_ : 0, .line = in_ ? line_ : 0, .skipped = skipped_, .duplicates = duplicates_, .bytes = bytes_, .stored = stored_};
+}
 
 bool CorpusReader::open_next_file() {
   if (file_ == files_.size()) return false;
@@ -91,6 +102,7 @@ bool CorpusReader::open_next_file() {
   in_.emplace(file.path, file.name, options_.stop);
   begin_ = end_ = 0;
   line_ = 0;
+  byte_ = 0;
   json_lines_ = options_.format == CorpusFormat::json_lines || (options_.format == CorpusFormat::by_name && is_json_lines(file.name));
   return true;
 }
@@ -114,6 +126,7 @@ bool CorpusReader::read_line(std::string& line) {
                       "expected a line of at most " + std::to_string(options_.max_line_bytes) + " bytes, got a longer one");
     line.append(from, n);
     begin_ += n + (newline ? 1 : 0);
+    byte_ += n + (newline ? 1 : 0);
     if (newline) return true;
   }
 }
@@ -155,9 +168,13 @@ void CorpusReader::add(std::string& paragraph, Document& document) {
   const auto is_ascii = [](const std::string& s) { return std::all_of(s.begin(), s.end(), [](char c) { return static_cast<signed char>(c) >= 0; }); };
   if (options_.normal_form && !is_ascii(paragraph)) paragraph = unicode::normalize(paragraph, *options_.normal_form);
   if (is_blank(paragraph)) return;
-  if (options_.deduplicate && !seen_.insert(xxh64(paragraph))) {
-    ++duplicates_;
-    return;
+  if (options_.deduplicate) {
+    const uint64_t hash = xxh64(paragraph);
+    if (!seen_.insert(hash)) {
+      ++duplicates_;
+      return;
+    }
+    if (options_.record_hashes) hashes_.push_back(hash);
   }
   if (document.paragraphs.empty()) document.place = place();
   document.paragraphs.push_back(std::move(paragraph));
@@ -194,6 +211,7 @@ bool CorpusReader::next(Document& document) {
       stopped_ = true;
       return false;
     }
+    stored_ += in_->stored();
     in_.reset();
     if (!document.paragraphs.empty()) return true;
   }

@@ -4,7 +4,9 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tokenizer/unicode.h"
@@ -41,7 +43,18 @@ struct CorpusOptions {
   bool deduplicate = false;  // leave out, and count, paragraphs that came before, told by 64-bit hashes: 11 to 21 bytes a distinct paragraph
   bool skip_invalid = false;  // leave out, and count, lines that are not UTF-8, hold NUL bytes or are no JSON object with the field
   size_t max_line_bytes = size_t{1} << 30;  // a longer one is an error: a line is held in memory
+  bool record_hashes = false;  // with deduplicate: keep what take_hashes hands out
   std::function<bool()> stop;  // asked at each line; true: read no further; may be empty
+};
+
+// Between two documents: from where a reader can go on.
+struct CorpusPosition {
+  size_t file = 0;             // index in the list
+  uint64_t byte = 0;           // of the file, decompressed
+  int64_t line = 0;            // lines of the file before it
+  int64_t skipped = 0, duplicates = 0;
+  uint64_t bytes = 0;          // of all text before it, decompressed
+  uint64_t stored = 0;         // of the files before this one, as they are stored
 };
 
 // Files, folders, patterns (* ? [ ]) and "-", standard input, to the list of files, in the order given. Folders are searched for
@@ -51,7 +64,8 @@ std::vector<CorpusFile> corpus_files(const std::vector<std::string>& paths);
 
 class CorpusReader {
  public:
-  CorpusReader(std::vector<CorpusFile> files, CorpusOptions options);
+  // from and seen: where to go on, and the hashes of the paragraphs before it as take_hashes gave them, where duplicates are left out.
+  CorpusReader(std::vector<CorpusFile> files, CorpusOptions options, const CorpusPosition& from = {}, std::span<const uint64_t> seen = {});
   // Fills the next document; false at the end, and once stopped. Throws DataError naming file:line and the byte for text that is
   // not UTF-8 or binary and for JSON lines without the field, unless such lines are skipped; and what InputStream throws.
   bool next(Document& document);
@@ -59,6 +73,11 @@ class CorpusReader {
   int64_t skipped_lines() const { return skipped_; }
   int64_t duplicates() const { return duplicates_; }
   uint64_t bytes_read() const { return bytes_; }  // decompressed
+  uint64_t stored_bytes_read() const { return stored_ + (in_ ? in_->stored() : 0); }
+  // Behind the document that next filled last.
+  CorpusPosition position() const;
+  // Hashes of the paragraphs that were new since this was asked last.
+  std::vector<uint64_t> take_hashes() { return std::exchange(hashes_, {}); }
 
  private:
   bool open_next_file();
@@ -79,7 +98,8 @@ class CorpusReader {
   size_t begin_ = 0, end_ = 0;  // part of the buffer that is not read yet
   HashSet seen_;
   int64_t line_ = 0, skipped_ = 0, duplicates_ = 0;
-  uint64_t bytes_ = 0;
+  uint64_t bytes_ = 0, byte_ = 0, stored_ = 0;  // byte_: of the file
+  std::vector<uint64_t> hashes_;
 };
 
 }  // namespace electra

@@ -204,6 +204,29 @@ size_t InputStream::read(std::span<char> out) {
   }
 }
 
+void InputStream::skip(uint64_t bytes) {
+  if (!detected_) detect();
+  uint64_t left = bytes;
+  if (!decoder_ && !file_->waits && left > in_.size()) {
+    left -= in_.size();
+    in_ = {};
+    struct stat status {};
+    const off_t at = lseek(file_->fd, 0, SEEK_CUR);
+    if (at < 0 || fstat(file_->fd, &status) != 0) file_->fail();
+    const uint64_t step = std::min<uint64_t>(left, static_cast<uint64_t>(std::max<off_t>(status.st_size - at, 0)));
+    if (lseek(file_->fd, static_cast<off_t>(step), SEEK_CUR) < 0) file_->fail();
+    stored_ += step;
+    left -= step;
+  }
+  std::vector<char> thrown_away(left > 0 ? kBufferBytes : 0);
+  while (left > 0) {
+    const size_t n = read(std::span(thrown_away).first(static_cast<size_t>(std::min<uint64_t>(left, thrown_away.size()))));
+    if (n == 0 && file_->stopped) return;
+    if (n == 0) throw DataError(file_->name, "expected at least " + std::to_string(bytes) + " bytes, got " + std::to_string(bytes - left));
+    left -= n;
+  }
+}
+
 bool InputStream::stopped() const { return file_->stopped; }
 
 size_t InputStream::read_stored(std::span<char> out) { return file_->read(out); }

@@ -28,6 +28,11 @@ class InputStream {
   // with the file and the byte in it for an archive that is damaged, truncated or followed by something else. Memory does not
   // depend on the file's size: zstd keeps a window of at most 2 GiB, xz a dictionary of at most 1 GiB, as the archive says.
   size_t read(std::span<char> out);
+  // Leaves out the next bytes; where nothing was read yet and the file is not compressed, at no cost. Throws as read does, and
+  // DataError where there are fewer.
+  void skip(uint64_t bytes);
+  // Bytes of the file, as it is stored, behind what was handed out.
+  uint64_t stored() const { return stored_ - in_.size(); }
   bool stopped() const;
   // The same bytes as they are stored; to be used instead of read.
   size_t read_stored(std::span<char> out);

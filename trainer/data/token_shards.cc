@@ -1,7 +1,6 @@
 #include "trainer/data/token_shards.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <tuple>
@@ -27,6 +26,20 @@ template <class T> T read(std::span<const std::byte> bytes, size_t at) {
   T value;
   std::memcpy(&value, bytes.data() + at, sizeof value);
   return value;
+}
+
+std::string_view text_of(const MappedFile& file) { return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()}; }
+
+int64_t token_bytes(int64_t vocab_size) { return vocab_size < kU16Vocabulary ? 2 : 4; }
+
+// Bytes of the files that a writer has written at a place.
+struct PartSizes {
+  uint64_t bin, lengths, documents, blocks;
+};
+
+PartSizes part_sizes(const ShardProgress& at, int64_t vocab_size) {
+  const auto bin = static_cast<uint64_t>(at.tokens * token_bytes(vocab_size));
+  return {bin, 4 * static_cast<uint64_t>(at.sentences), 8 * static_cast<uint64_t>(at.documents), bin / kBlock * 8};
 }
 
 [[noreturn]] void bad(const fs::path& path, const std::string& expected, const std::string& got) {
@@ -69,62 +82,98 @@ ShardInfo from_json(const fs::path& path) {
 
 }  // namespace
 
-TokenShardWriter::TokenShardWriter(const fs::path& stem, int64_t vocab_size)
-    : stem_(stem), vocab_size_(vocab_size), bin_(with(stem, ".bin"), std::ios::binary | std::ios::trunc) {
-  if (!bin_) throw IoError(with(stem, ".bin").string(), std::string("expected to write a file, got '") + std::strerror(errno) + "'");
+TokenShardWriter::TokenShardWriter(const fs::path& stem, int64_t vocab_size, const fs::path& parts, const ShardProgress& at)
+    : stem_(stem),
+      parts_(parts.empty() ? stem : parts),
+      keep_parts_(!parts.empty()),
+      vocab_size_(vocab_size),
+      at_(at),
+      document_end_(at.sentences),
+      bin_(with(stem_, ".bin"), part_sizes(at, vocab_size).bin),
+      lengths_(with(parts_, ".lengths"), part_sizes(at, vocab_size).lengths),
+      documents_(with(parts_, ".documents"), part_sizes(at, vocab_size).documents),
+      blocks_(with(parts_, ".blocks"), part_sizes(at, vocab_size).blocks) {
+  if (at.tokens == 0) return;
+  const MappedFile written(with(stem_, ".bin"));
+  const auto tail = written.bytes().subspan(written.bytes().size() / kBlock * kBlock);
+  block_.assign(reinterpret_cast<const char*>(tail.data()), tail.size());
+}
+
+bool TokenShardWriter::can_resume(const fs::path& stem, int64_t vocab_size, const fs::path& parts, const ShardProgress& at) {
+  if (at.tokens < 0 || at.sentences < 0 || at.documents < 0) return false;
+  const PartSizes sizes = part_sizes(at, vocab_size);
+  const auto holds = [](const fs::path& path, uint64_t bytes) {
+    std::error_code error;
+    const uint64_t size = fs::file_size(path, error);
+    return !error && size >= bytes;
+  };
+  return holds(with(stem, ".bin"), sizes.bin) && holds(with(parts, ".lengths"), sizes.lengths) && holds(with(parts, ".documents"), sizes.documents) &&
+         holds(with(parts, ".blocks"), sizes.blocks);
 }
 
 void TokenShardWriter::add_sentence(std::span<const int32_t> ids) {
   if (ids.empty()) return;
+  const size_t before = block_.size();
   for (const int32_t id : ids) {
-    if (vocab_size_ < kU16Vocabulary) append(pending_, static_cast<uint16_t>(id));
-    else append(pending_, id);
+    if (vocab_size_ < kU16Vocabulary) append(block_, static_cast<uint16_t>(id));
+    else append(block_, id);
   }
-  lengths_.push_back(static_cast<int32_t>(ids.size()));
-  tokens_ += static_cast<int64_t>(ids.size());
-  while (pending_.size() >= kBlock) flush_block(false);
+  bin_.append(std::string_view(block_).substr(before));
+  lengths_.append_value(static_cast<int32_t>(ids.size()));
+  at_.tokens += static_cast<int64_t>(ids.size());
+  ++at_.sentences;
+  while (block_.size() >= kBlock) end_block(kBlock);
 }
 
 void TokenShardWriter::end_document() {
-  const auto sentences = static_cast<int64_t>(lengths_.size());
-  if (sentences > documents_.back()) documents_.push_back(sentences);
+  if (at_.sentences == document_end_) return;
+  document_end_ = at_.sentences;
+  documents_.append_value(document_end_);
+  ++at_.documents;
 }
 
-void TokenShardWriter::flush_block(bool last) {
-  const size_t n = last ? pending_.size() : kBlock;
-  if (n == 0) return;
-  const std::string_view block(pending_.data(), n);
-  block_xxh64_.push_back(hex64(xxh64(block)));
-  bin_.write(block.data(), static_cast<std::streamsize>(n));
-  if (!bin_) throw IoError(with(stem_, ".bin").string(), std::string("expected to write tokens, got '") + std::strerror(errno) + "'");
-  pending_.erase(0, n);
+void TokenShardWriter::end_block(size_t bytes) {
+  blocks_.append_value(xxh64(std::string_view(block_).substr(0, bytes)));
+  block_.erase(0, bytes);
+}
+
+void TokenShardWriter::sync() {
+  for (OutputFile* file : {&bin_, &lengths_, &documents_, &blocks_}) file->sync();
 }
 
 void TokenShardWriter::finish(ShardInfo info) {
   end_document();
-  flush_block(true);
-  bin_.close();
-  if (!bin_) throw IoError(with(stem_, ".bin").string(), std::string("expected to write tokens, got '") + std::strerror(errno) + "'");
-  const size_t bytes_per_token = vocab_size_ < kU16Vocabulary ? 2 : 4;
-  std::string idx(kMagic, sizeof kMagic);
-  append<uint64_t>(idx, 1);
-  append<uint8_t>(idx, bytes_per_token == 2 ? kU16 : kI32);
-  append<uint64_t>(idx, lengths_.size());
-  append<uint64_t>(idx, documents_.size());
-  for (const int32_t length : lengths_) append(idx, length);
-  int64_t offset = 0;
-  for (const int32_t length : lengths_) {
-    append(idx, offset);
-    offset += length * static_cast<int64_t>(bytes_per_token);
+  if (!block_.empty()) end_block(block_.size());
+  bin_.sync();
+  for (OutputFile* file : {&lengths_, &documents_, &blocks_}) file->flush();
+  {
+    OutputFile idx(with(stem_, ".idx"));
+    const MappedFile lengths(with(parts_, ".lengths")), documents(with(parts_, ".documents")), blocks(with(parts_, ".blocks"));
+    const int64_t bytes_per_token = token_bytes(vocab_size_);
+    idx.append({kMagic, sizeof kMagic});
+    idx.append_value<uint64_t>(1);
+    idx.append_value(bytes_per_token == 2 ? kU16 : kI32);
+    idx.append_value(static_cast<uint64_t>(at_.sentences));
+    idx.append_value(static_cast<uint64_t>(at_.documents + 1));
+    idx.append(text_of(lengths));
+    int64_t offset = 0;
+    for (size_t s = 0; s < static_cast<size_t>(at_.sentences); ++s) {
+      idx.append_value(offset);
+      offset += read<int32_t>(lengths.bytes(), 4 * s) * bytes_per_token;
+    }
+    idx.append_value<int64_t>(0);
+    idx.append(text_of(documents));
+    idx.sync();
+    info.block_xxh64.clear();
+    for (size_t at = 0; at < blocks.bytes().size(); at += sizeof(uint64_t)) info.block_xxh64.push_back(hex64(read<uint64_t>(blocks.bytes(), at)));
   }
-  for (const int64_t d : documents_) append(idx, d);
-  write_file(with(stem_, ".idx"), idx);
   info.vocab_size = vocab_size_;
-  info.tokens = tokens_;
-  info.sentences = static_cast<int64_t>(lengths_.size());
-  info.documents = documents();
-  info.block_xxh64 = block_xxh64_;
+  info.tokens = at_.tokens;
+  info.sentences = at_.sentences;
+  info.documents = at_.documents;
   write_file(with(stem_, ".json"), to_json(info));
+  if (keep_parts_) return;
+  for (const char* part : {".lengths", ".documents", ".blocks"}) fs::remove(with(parts_, part));
 }
 
 TokenShard::TokenShard(const fs::path& stem) : bin_(with(stem, ".bin")), info_(from_json(with(stem, ".json"))) {

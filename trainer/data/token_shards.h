@@ -3,7 +3,6 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,27 +23,39 @@ struct ShardInfo {
   std::vector<std::string> block_xxh64;  // of each MiB of NAME.bin
 };
 
+// How far a shard is written.
+struct ShardProgress {
+  int64_t tokens = 0, sentences = 0, documents = 0;
+  bool operator==(const ShardProgress&) const = default;
+};
+
+// Everything goes to files at once, so memory does not grow with the shard.
 class TokenShardWriter {
  public:
-  // stem: path without extension. Ids are stored as u16 where the vocabulary has fewer than 65,500 tokens, else as i32.
-  TokenShardWriter(const std::filesystem::path& stem, int64_t vocab_size);
+  // stem: path without extension. Ids are stored as u16 where the vocabulary has fewer than 65,500 tokens, else as i32. parts: stem of
+  // the files that the index is made of at the end, for whoever wants to go on after an interruption; empty: beside the shard, and
+  // finish removes them. at: go on from there with the files of an earlier writer, which must be able to (see can_resume).
+  TokenShardWriter(const std::filesystem::path& stem, int64_t vocab_size, const std::filesystem::path& parts = {}, const ShardProgress& at = {});
+  static bool can_resume(const std::filesystem::path& stem, int64_t vocab_size, const std::filesystem::path& parts, const ShardProgress& at);
   void add_sentence(std::span<const int32_t> ids);
   void end_document();
-  int64_t tokens() const { return tokens_; }
-  int64_t documents() const { return static_cast<int64_t>(documents_.size()) - 1; }
+  int64_t tokens() const { return at_.tokens; }
+  int64_t documents() const { return at_.documents; }
+  // Only between documents is this a place to go on from, and only once it was synced.
+  const ShardProgress& progress() const { return at_; }
+  void sync();
   // Writes .idx and .json; counts and checksums of info are filled in. Throws IoError.
   void finish(ShardInfo info);
 
  private:
-  std::filesystem::path stem_;
+  std::filesystem::path stem_, parts_;
+  bool keep_parts_;
   int64_t vocab_size_;
-  std::ofstream bin_;
-  std::vector<int32_t> lengths_;
-  std::vector<int64_t> documents_{0};  // sentences before each document's end
-  int64_t tokens_ = 0;
-  std::string pending_;                // bytes of the current MiB
-  std::vector<std::string> block_xxh64_;
-  void flush_block(bool last);
+  ShardProgress at_;
+  int64_t document_end_ = 0;  // sentences before the last document's end
+  OutputFile bin_, lengths_, documents_, blocks_;  // lengths: i32 a sentence; documents: i64 sentences before each end; blocks: u64 checksums
+  std::string block_;         // bytes of the current MiB
+  void end_block(size_t bytes);
 };
 
 class TokenShard {
