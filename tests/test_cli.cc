@@ -606,6 +606,35 @@ TEST_CASE("data build and vocab inspect read JSON lines and say what they read")
   CHECK(inspected.out.find("\ntext              480 words, ") != std::string::npos);
 }
 
+TEST_CASE("data export and import give a data set back, and say what they cannot read") {
+  const test::TemporaryDirectory dir;
+  std::string text;
+  for (int i = 0; i < 400; ++i) text += "The cat number " + std::to_string(i) + " sat on the mat.\nIt slept.\n\n";
+  test::write_file(dir / "t.txt", text);
+  const std::string vocabulary = dir / "v.txt", data = dir / "d", google = dir / "g", back = dir / "b";
+  REQUIRE(run("vocab train " + (dir / "t.txt") + " --size 300 --out " + vocabulary).status == 0);
+  REQUIRE(run("data build " + (dir / "t.txt") + " --vocab " + vocabulary + " --out " + data).status == 0);
+  const Result exported = run("data export " + data + " --format tfrecord --seq-len 32 --files 3 --out " + google);
+  CHECK(exported.status == 0);
+  CHECK(exported.err.empty());
+  CHECK_THAT(exported.out, Catch::StartsWith(google + ": ") && Catch::Contains(" examples of 32 tokens in 3 files, "));
+  const auto json = json_of("data import '" + google + "/pretrain_tfrecords/*' --vocab " + google + "/vocab.txt --heldout 0.1 --json --out " + back);
+  CHECK(json["files"] == 3);
+  CHECK(json["formats"] == nlohmann::json::array({"TFRecord"}));
+  CHECK(json["train_documents"].get<int64_t>() + json["heldout_documents"].get<int64_t>() == std::stoll(exported.out.substr(google.size() + 2)));
+  CHECK(json_of("data inspect " + back + " --json")["train_tokens"] == json["train_tokens"]);
+  // The shards are Megatron's.
+  const Result megatron = run("data import " + data + "/train.idx --vocab " + vocabulary + " --out " + back);
+  CHECK(megatron.status == 0);
+  CHECK_THAT(megatron.out, Catch::StartsWith(back + ": 1 files (Megatron), "));
+  check_error("data import " + (dir / "none") + " --vocab " + vocabulary + " --out " + back, 1, "[" + (dir / "none") + "] expected a TFRecord file or an indexed dataset, got 'No such file or directory'");
+  const Result text_file = run("data import " + vocabulary + " --vocab " + vocabulary + " --out " + back);
+  CHECK(text_file.status == 1);
+  CHECK_THAT(text_file.err, Catch::StartsWith("electra: error: [" + vocabulary + ": record 0 at byte 0] expected checksum "));
+  check_error("data export " + data + " --format tfrecord --seq-len 4 --out " + (dir / "h"), 2, "[seq_len] expected 5 to 65535 tokens, got 4");
+  check_error("data export " + data + " --format tfrecord --out " + google, 1, "[" + google + "] expected a new folder or an empty one, got something else");
+}
+
 TEST_CASE("a signal stops vocab train and data build, and nothing is left") {
   const std::string vocabulary = models() / "vocab.txt";
   for (const int signal : {SIGINT, SIGTERM}) {

@@ -3,9 +3,9 @@
 #include <catch2/catch.hpp>
 #include <random>
 
-#include "kernels/core/error.h"
 #include "model/formats/safetensors.h"
 #include "tests/compressed.h"
+#include "tests/damaged.h"
 #include "tests/temporary_directory.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
@@ -14,36 +14,7 @@
 #include "trainer/data/token_shards.h"
 
 using namespace electra;
-
-namespace {
-
-// One to four changes: a byte replaced, removed or doubled, a piece cut off or copied elsewhere.
-std::string damaged(std::string bytes, std::mt19937& random) {
-  const auto any = [&](size_t n) { return n ? random() % n : 0; };
-  for (size_t k = 0, n = 1 + any(4); k < n && !bytes.empty(); ++k) {
-    const size_t at = any(bytes.size());
-    switch (any(5)) {
-      case 0: bytes[at] = static_cast<char>(random()); break;
-      case 1: bytes.erase(at, 1 + any(8)); break;
-      case 2: bytes.insert(at, 1, static_cast<char>(random())); break;
-      case 3: bytes.resize(at); break;
-      default: bytes.insert(at, bytes.substr(any(bytes.size()), any(32)));
-    }
-  }
-  return bytes;
-}
-
-// Runs f; an Error of ours is an answer, too. Returns whether there was none.
-template <class F> bool survives(F f) {
-  try {
-    f();
-    return true;
-  } catch (const Error&) {
-    return false;
-  }
-}
-
-}  // namespace
+using test::damaged, test::survives;
 
 TEST_CASE("damaged safetensors files are refused or read") {
   const std::vector<float> a(12, 1.5f), b(3, -2.0f);

@@ -4,70 +4,17 @@
 #include <unistd.h>
 
 #include <array>
-#include <bit>
 #include <chrono>
 #include <climits>
+
+#include "trainer/tfrecord.h"
 
 namespace electra {
 namespace {
 
-static_assert(std::endian::native == std::endian::little);
+using protobuf::append_bytes, protobuf::append_tag, protobuf::append_varint, protobuf::kFixed32, protobuf::kFixed64, protobuf::kVarint;
 
-// CRC-32C: Castagnoli's polynomial, reflected (RFC 3720, appendix B.4).
-constexpr std::array<uint32_t, 256> kCrcTable = [] {
-  std::array<uint32_t, 256> table{};
-  for (uint32_t i = 0; i < 256; ++i) {
-    uint32_t crc = i;
-    for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
-    table[i] = crc;
-  }
-  return table;
-}();
-
-uint32_t crc32c(std::string_view bytes) {
-  uint32_t crc = ~0u;
-  for (const char c : bytes)
-    crc = crc >> 8 ^ kCrcTable[(crc ^ static_cast<unsigned char>(c)) & 0xff];
-  return ~crc;
-}
-
-// TFRecord stores checksums rotated and offset, so that a checksum of checksums is no special
-// value.
-uint32_t masked_crc32c(std::string_view bytes) {
-  return std::rotr(crc32c(bytes), 15) + 0xa282ead8u;
-}
-
-template <class T> void append_raw(std::string& out, T value) {
-  out.append(reinterpret_cast<const char*>(&value), sizeof value);
-}
-
-void append_varint(std::string& out, uint64_t value) {
-  for (; value >= 0x80; value >>= 7) out += static_cast<char>(value | 0x80);
-  out += static_cast<char>(value);
-}
-
-// Protobuf wire types.
-enum WireType : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
-
-void append_tag(std::string& out, uint32_t field, WireType type) {
-  append_varint(out, field << 3 | type);
-}
-
-void append_bytes(std::string& out, uint32_t field, std::string_view bytes) {
-  append_tag(out, field, kBytes);
-  append_varint(out, bytes.size());
-  out += bytes;
-}
-
-// u64 length | masked crc of it | data | masked crc of it
-std::string record(std::string_view data) {
-  std::string out;
-  append_raw(out, static_cast<uint64_t>(data.size()));
-  append_raw(out, masked_crc32c(out));
-  out += data;
-  append_raw(out, masked_crc32c(data));
-  return out;
-}
+template <class T> void append_raw(std::string& out, T value) { out.append(reinterpret_cast<const char*>(&value), sizeof value); }
 
 // message Event {double wall_time = 1; int64 step = 2; string file_version = 3; Summary summary =
 // 5}
@@ -95,7 +42,7 @@ std::string new_file_in(const std::string& directory) {
 std::string tensorboard_header(double wall_time) {
   std::string data = event(wall_time);
   append_bytes(data, 3, "brain.Event:2");
-  return record(data);
+  return tfrecord(data);
 }
 
 std::string tensorboard_scalar(double wall_time, int64_t step, const Scalar& scalar) {
@@ -109,7 +56,7 @@ std::string tensorboard_scalar(double wall_time, int64_t step, const Scalar& sca
   append_tag(data, 2, kVarint);
   append_varint(data, static_cast<uint64_t>(step));
   append_bytes(data, 5, summary);
-  return record(data);
+  return tfrecord(data);
 }
 
 std::string tensorboard_file_name(int64_t seconds, std::string_view host, int64_t pid) {

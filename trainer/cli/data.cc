@@ -1,6 +1,8 @@
-// electra data build | inspect
+// electra data build | inspect | import | export
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
@@ -8,6 +10,7 @@
 #include "trainer/cli/text_arguments.h"
 #include "trainer/cli/tokenizer_arguments.h"
 #include "trainer/data/data_build.h"
+#include "trainer/data/data_exchange.h"
 #include "trainer/data/data_set.h"
 #include "trainer/data/examples.h"
 #include "trainer/log.h"
@@ -54,6 +57,72 @@ int build(const BuildArguments& args, int threads) {
     fmt::print("{}", report_json(report));
   else
     fmt::print("{}: {}", args.out, report_text(report));
+  return 0;
+}
+
+// Says each tenth of the way once.
+class Tenths {
+ public:
+  explicit Tenths(std::string command) : command_(std::move(command)) {}
+  void operator()(double share) {
+    if (const int tenth = static_cast<int>(share * 10); tenth > shown_) {
+      shown_ = tenth;
+      log::info(fmt::format("{}: {} %", command_, tenth * 10));
+    }
+  }
+
+ private:
+  std::string command_;
+  int shown_ = 0;
+};
+
+struct ImportArguments {
+  std::vector<std::string> files;
+  std::string vocabulary, dictionary, out;
+  double heldout = 0.01;
+  bool json = false;
+  TokenizerArguments tokenizer;
+};
+
+int import_files(const ImportArguments& args) {
+  const SignalGuard signals;
+  Tenths tenths("data import");
+  DataImportOptions options{.files = args.files, .vocabulary = args.vocabulary, .dictionary = {}, .out = args.out, .tokenizer = args.tokenizer.options(), .heldout = args.heldout,
+                            .progress = std::ref(tenths), .stop = [&] { return signals.received() != 0; }};
+  if (!args.dictionary.empty()) options.dictionary = args.dictionary;
+  const DataImportReport r = import_data(options);
+  if (r.stopped) return signals.exit_status();
+  std::string formats;
+  for (const std::string& format : r.formats) formats += (formats.empty() ? "" : ", ") + format;
+  if (args.json)
+    fmt::print("{}\n", nlohmann::ordered_json({{"files", r.files}, {"formats", r.formats}, {"train_tokens", r.train.tokens}, {"train_sentences", r.train.sentences}, {"train_documents", r.train.documents},
+                                               {"heldout_tokens", r.heldout.tokens}, {"heldout_sentences", r.heldout.sentences}, {"heldout_documents", r.heldout.documents}, {"split_unit", r.heldout.split_unit}}).dump());
+  else
+    fmt::print("{}: {} files ({}), {} training pieces in {} sentences of {} documents, {} held out (split by {})\n", args.out, r.files, formats, r.train.tokens, r.train.sentences, r.train.documents,
+               r.heldout.tokens, r.heldout.split_unit);
+  return 0;
+}
+
+struct ExportArguments {
+  std::string directory, format, out, part = "train", overflow = "fixed";
+  int64_t seq_len = 128, files = 10;
+  uint64_t seed = 0;
+};
+
+int export_data(const ExportArguments& args) {
+  const SignalGuard signals;
+  Tenths tenths("data export");
+  const DataExportOptions options{.data = args.directory,
+                                  .out = args.out,
+                                  .heldout = args.part == "heldout",
+                                  .examples = {.seq_len = args.seq_len, .overflow = args.overflow == "google" ? Overflow::google : Overflow::fixed, .seed = args.seed},
+                                  .files = args.files,
+                                  .progress = std::ref(tenths),
+                                  .stop = [&] { return signals.received() != 0; }};
+  const DataExportReport r = export_tfrecords(options);
+  if (r.stopped) return signals.exit_status();
+  fmt::print("{}: {} examples of {} tokens in {} files, {:.1f} % of it padding\n", args.out, r.examples, args.seq_len, args.files,
+             100 - 100 * static_cast<double>(r.tokens) / static_cast<double>(std::max<int64_t>(r.examples * args.seq_len, 1)));
   return 0;
 }
 
@@ -126,6 +195,30 @@ void register_data(CLI::App& root, Invocation& invocation) {
   command->callback([build_args, &invocation] {
     invocation.action = [build_args, &invocation] { return build(*build_args, thread_count(invocation)); };
   });
+
+  const auto import_args = std::make_shared<ImportArguments>();
+  command = add_command(*group, "import", "a data directory from TFRecords of the original, or from Megatron's or fairseq's indexed datasets",
+                        "electra data import 'pretrain_tfrecords/pretrain_data.tfrecord*' --vocab vocab.txt --out data\nelectra data import corpus_text_sentence.idx --vocab vocab.txt --cased --out data", invocation);
+  command->add_option("file", import_args->files, "TFRecord files; indexed datasets, by their .idx, their .bin or what these have in common; patterns")->required()->option_text("FILE…");
+  command->add_option("--vocab", import_args->vocabulary, "the vocabulary that the ids are of")->required()->option_text("FILE");
+  command->add_option("--dictionary", import_args->dictionary, "fairseq's dict.txt, whose tokens are looked up in the vocabulary; without it ids are the vocabulary's lines")->option_text("FILE");
+  command->add_option("--out", import_args->out, "the directory to make; an earlier one there is replaced")->required()->option_text("DIR");
+  command->add_option("--heldout", import_args->heldout, "share of the documents kept out of training")->check(CLI::Range(0.0001, 0.9))->capture_default_str();
+  command->add_flag("--json", import_args->json, "the report as one JSON object");
+  add_tokenizer_arguments(*command, import_args->tokenizer);
+  command->callback([import_args, &invocation] { invocation.action = [import_args] { return import_files(*import_args); }; });
+
+  const auto export_args = std::make_shared<ExportArguments>();
+  command = add_command(*group, "export", "examples as the original's code reads them", "electra data export data --format tfrecord --out google --seq-len 128", invocation);
+  command->add_option("dir", export_args->directory, "a data directory")->required()->option_text("DIR");
+  command->add_option("--format", export_args->format, "what to write")->required()->check(CLI::IsMember({"tfrecord"}))->option_text("tfrecord");
+  command->add_option("--out", export_args->out, "the folder to make, a --data-dir of run_pretraining.py")->required()->option_text("DIR");
+  command->add_option("--part", export_args->part, "which part of the data")->check(CLI::IsMember({"train", "heldout"}))->capture_default_str()->option_text("train|heldout");
+  command->add_option("--seq-len", export_args->seq_len, "length in tokens, with padding")->capture_default_str()->option_text("N");
+  command->add_option("--overflow", export_args->overflow, "fixed: what overflows an example starts the next; google: it is thrown away")->check(CLI::IsMember({"fixed", "google"}))->capture_default_str()->option_text("fixed|google");
+  command->add_option("--seed", export_args->seed, "of the example builder's draws")->capture_default_str()->option_text("N");
+  command->add_option("--files", export_args->files, "that the examples are dealt out to in turn")->capture_default_str()->option_text("N");
+  command->callback([export_args, &invocation] { invocation.action = [export_args] { return export_data(*export_args); }; });
 
   const auto inspect_args = std::make_shared<InspectArguments>();
   command = add_command(*group, "inspect", "counts, share of pieces kept, and examples as the model sees them", "electra data inspect data --seq-len 64", invocation);

@@ -44,16 +44,6 @@ std::vector<fs::path> text_files_in(const fs::path& folder) {
   return found;
 }
 
-std::vector<std::string> matches_of(const std::string& pattern) {
-  glob_t found{};
-  const int status = glob(pattern.c_str(), GLOB_NOSORT, nullptr, &found);
-  std::vector<std::string> paths(found.gl_pathv, found.gl_pathv + (status == 0 ? found.gl_pathc : 0));
-  globfree(&found);
-  if (paths.empty()) throw IoError(pattern, "expected a pattern that files match, got none that does");
-  std::sort(paths.begin(), paths.end());  // glob's own order depends on the locale
-  return paths;
-}
-
 void add_path(const std::string& path, std::vector<CorpusFile>& files) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
@@ -62,9 +52,7 @@ void add_path(const std::string& path, std::vector<CorpusFile>& files) {
       if (file.path == kStandardInput) throw ConfigError("text", "expected standard input ('-') once, got it twice");
     files.push_back({path, input_name(path)});
   } else if (!fs::exists(status)) {
-    if (path.find_first_of("*?[") == std::string::npos)
-      throw IoError(path, "expected a text file or a folder of them, got 'No such file or directory'");
-    for (const std::string& match : matches_of(path)) add_path(match, files);
+    for (const std::string& match : matching_paths(path, "a text file or a folder of them")) add_path(match, files);
   } else if (fs::is_directory(status)) {
     for (const fs::path& found : text_files_in(path)) files.push_back({found, found.string()});
   } else {
@@ -74,6 +62,19 @@ void add_path(const std::string& path, std::vector<CorpusFile>& files) {
 }
 
 }  // namespace
+
+std::vector<std::string> matching_paths(const std::string& path, const std::string& expected) {
+  std::error_code error;
+  if (fs::exists(path, error)) return {path};
+  if (path.find_first_of("*?[") == std::string::npos) throw IoError(path, "expected " + expected + ", got 'No such file or directory'");
+  glob_t found{};
+  const int status = glob(path.c_str(), GLOB_NOSORT, nullptr, &found);
+  std::vector<std::string> paths(found.gl_pathv, found.gl_pathv + (status == 0 ? found.gl_pathc : 0));
+  globfree(&found);
+  if (paths.empty()) throw IoError(path, "expected a pattern that files match, got none that does");
+  std::sort(paths.begin(), paths.end());  // glob's own order depends on the locale
+  return paths;
+}
 
 std::vector<CorpusFile> corpus_files(const std::vector<std::string>& paths) {
   std::vector<CorpusFile> files;

@@ -62,6 +62,10 @@ struct CorpusPosition {
 // does not exist, DataError for a folder without text and for an empty file, ConfigError for standard input named twice.
 std::vector<CorpusFile> corpus_files(const std::vector<std::string>& paths);
 
+// The path itself where it exists; else what it matches as a pattern, sorted. Throws IoError where there is nothing; expected: what the
+// path should have been.
+std::vector<std::string> matching_paths(const std::string& path, const std::string& expected);
+
 class CorpusReader {
  public:
   // from and seen: where to go on, and the hashes of the paragraphs before it as take_hashes gave them, where duplicates are left out.

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cmath>
-#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -18,35 +16,15 @@
 #include "trainer/build_info.h"
 #include "trainer/data/build_directory.h"
 #include "trainer/data/data_set.h"
+#include "trainer/data/heldout_split.h"
 
 namespace electra {
 namespace {
 
 namespace fs = std::filesystem;
 
-// A document is a unit of the split where there are enough of them; otherwise it is cut into blocks of paragraphs.
-constexpr double kFewestHeldoutUnits = 10;
-constexpr int64_t kParagraphsPerBlock = 16;
 constexpr size_t kUnitsPerRound = 256, kBytesPerRound = 8 << 20;  // one of them is reached between two writes
 constexpr uint64_t kBytesPerCheckpoint = 64 << 10;  // at least, of text
-// All that a build writes.
-constexpr const char* kBuildFiles[] = {"train.bin", "train.idx", "train.json", "heldout.bin", "heldout.idx", "heldout.json", "vocab.txt", "tokenizer_config.json"};
-
-// Publishing replaces the whole of out, so nothing may stand there but an empty folder or an earlier build and no more.
-void check_replaceable(const fs::path& out) {
-  std::error_code error;
-  const fs::file_status status = fs::status(out, error);
-  if (!fs::exists(status)) return;
-  const std::string expected = "expected a new folder, an empty one or an earlier build, got ";
-  if (!fs::is_directory(status)) throw IoError(out.string(), expected + "a file");
-  const bool built = fs::is_regular_file(out / "train.json", error);
-  for (const auto& entry : fs::directory_iterator(out)) {
-    const std::string name = entry.path().filename().string();
-    const bool ours = std::find(std::begin(kBuildFiles), std::end(kBuildFiles), name) != std::end(kBuildFiles);
-    if (!built || !ours || !entry.is_regular_file()) throw IoError(out.string(), expected + "a folder with other files, such as '" + name + "'");
-  }
-}
-
 struct Unit {
   std::vector<std::string> paragraphs;
   bool heldout = false;
@@ -58,19 +36,7 @@ uint64_t hash_of(const std::vector<std::string>& paragraphs, size_t begin, size_
   return h;
 }
 
-// How the text is divided, found by reading it once, and twice where there are few documents.
-struct Split {
-  int64_t block = 0;  // paragraphs of a unit; 0: whole documents
-  uint64_t threshold = 0;
-  uint64_t smallest = std::numeric_limits<uint64_t>::max();  // this unit is held out whatever the threshold
-  bool is_heldout(uint64_t hash) const { return hash < threshold || hash == smallest; }
-  std::string description() const { return block == 0 ? "document" : "block of " + std::to_string(block) + " paragraphs"; }
-};
-
-template <class Visit> void for_each_unit(const Document& document, int64_t block, Visit visit) {
-  const size_t n = document.paragraphs.size(), step = block == 0 ? n : static_cast<size_t>(block);
-  for (size_t begin = 0; begin < n; begin += step) visit(begin, std::min(n, begin + step));
-}
+template <class Visit> void for_each_unit(const Document& document, int64_t block, Visit visit) { for_each_block(document.paragraphs.size(), block, visit); }
 
 // Sentences of a unit as ids, laid end to end.
 struct TokenizedUnit {
@@ -112,15 +78,13 @@ struct BuildState {
   int stage = kCount;
   CorpusPosition at;
   uint64_t hashes = 0;        // of distinct paragraphs before at
-  Split split;
+  HeldoutSplit split;
   uint64_t corpus_hash = 0;   // of the whole text, as it was counted
   uint64_t read_hash = 0;     // of the text before at, as it was tokenized
   ShardProgress train, heldout;
   DataBuildReport report;     // without train, heldout and stopped
   uint64_t result_hash = 0;   // of the sidecars, which have hashes of everything else
 };
-
-uint64_t add_document(uint64_t corpus_hash, uint64_t document_hash) { return document_hash ^ (corpus_hash * 0x9E3779B97F4A7C15u + 1); }
 
 using Json = nlohmann::ordered_json;
 
@@ -150,7 +114,9 @@ BuildState build_state(const Json& json) {
   const Json& at = json.at("at");
   s.at = {.file = at.at(0), .byte = at.at(1), .line = at.at(2), .skipped = at.at(3), .duplicates = at.at(4), .bytes = at.at(5), .stored = at.at(6)};
   json.at("hashes").get_to(s.hashes);
-  s.split = {.block = json.at("split").at(0), .threshold = json.at("split").at(1), .smallest = json.at("split").at(2)};
+  json.at("split").at(0).get_to(s.split.block);
+  json.at("split").at(1).get_to(s.split.threshold);
+  json.at("split").at(2).get_to(s.split.smallest);
   s.corpus_hash = json.at("corpus").at(0);
   s.read_hash = json.at("corpus").at(1);
   s.train = shard_progress(json.at("train"));
@@ -396,10 +362,10 @@ class Build {
     report.skipped_lines = reader.skipped_lines();
     if (report.paragraphs < 2)
       throw DataError("data build", "expected text of at least two paragraphs, one to train on and one held out, got " + std::to_string(report.paragraphs));
-    Split& split = state_.split;
-    split.threshold = static_cast<uint64_t>(std::ldexp(options_.heldout, 64) < 0x1p64 ? std::ldexp(options_.heldout, 64) : 0x1p64 - 2048);
-    const bool few = static_cast<double>(report.documents) * options_.heldout < kFewestHeldoutUnits;
-    if (few) split = {.block = std::clamp<int64_t>(report.paragraphs / 20, 1, kParagraphsPerBlock), .threshold = split.threshold};
+    const uint64_t smallest = state_.split.smallest;
+    state_.split = HeldoutSplit(options_.heldout, report.documents, report.paragraphs);
+    const bool few = state_.split.block > 0;
+    if (!few) state_.split.smallest = smallest;
     go_to(few ? kFindSmallest : kTokenize);
     return true;
   }
@@ -416,7 +382,7 @@ class Build {
   }
 
   bool tokenize_all() {
-    const Split& split = state_.split;
+    const HeldoutSplit& split = state_.split;
     const uint64_t text_bytes = state_.report.text_bytes;
     uint64_t read_hash = state_.read_hash, flushed = state_.at.bytes;
     CorpusReader reader = this->reader();
@@ -477,21 +443,11 @@ class Build {
     if (train_->tokens() == 0 || heldout_->tokens() == 0)
       throw DataError("data build", "expected text on both sides of the split, got " + std::to_string(train_->tokens()) + " training and " +
                                         std::to_string(heldout_->tokens()) + " held-out pieces; give more text or another --heldout");
-    ShardInfo info;
-    info.tokenizer_sha256 = tokenizer_.vocabulary().sha256();
-    info.mode = options_.tokenizer.mode == TokenizerMode::hf ? "hf" : "google";
-    info.lowercase = options_.tokenizer.lowercase;
-    info.strip_accents = options_.tokenizer.strip_accents.value_or(options_.tokenizer.lowercase);
-    info.split_chinese = options_.tokenizer.split_chinese;
-    info.split_unit = state_.split.description();
-    info.corpus_xxh64 = hex64(state_.corpus_hash);
+    const ShardInfo info = shard_info(tokenizer_.vocabulary(), options_.tokenizer, state_.split.description("paragraphs"), state_.corpus_hash);
     const fs::path& result = directory_->result();
     train_->finish(info);
     heldout_->finish(info);
-    std::string tokens;
-    for (const std::string& token : tokenizer_.vocabulary().tokens()) tokens.append(token).push_back('\n');
-    write_file(result / "vocab.txt", tokens);
-    write_file(result / "tokenizer_config.json", tokenizer_config_json(options_.tokenizer));
+    write_tokenizer(result, tokenizer_.vocabulary(), options_.tokenizer);
     if (stop_()) return false;
     train_.reset();
     heldout_.reset();

@@ -1,5 +1,6 @@
 #include "trainer/data/data_set.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <vector>
@@ -10,6 +11,9 @@ namespace electra {
 namespace {
 
 namespace fs = std::filesystem;
+
+// All files of a data directory.
+constexpr const char* kBuildFiles[] = {"train.bin", "train.idx", "train.json", "heldout.bin", "heldout.idx", "heldout.json", "vocab.txt", "tokenizer_config.json"};
 
 }  // namespace
 
@@ -49,6 +53,39 @@ double DataSet::heldout_unigram_entropy() const {
     entropy -= p * std::log(p);
   }
   return entropy;
+}
+
+void check_replaceable(const fs::path& out) {
+  std::error_code error;
+  const fs::file_status status = fs::status(out, error);
+  if (!fs::exists(status)) return;
+  const std::string expected = "expected a new folder, an empty one or an earlier build, got ";
+  if (!fs::is_directory(status)) throw IoError(out.string(), expected + "a file");
+  const bool built = fs::is_regular_file(out / "train.json", error);
+  for (const auto& entry : fs::directory_iterator(out)) {
+    const std::string name = entry.path().filename().string();
+    const bool ours = std::find(std::begin(kBuildFiles), std::end(kBuildFiles), name) != std::end(kBuildFiles);
+    if (!built || !ours || !entry.is_regular_file()) throw IoError(out.string(), expected + "a folder with other files, such as '" + name + "'");
+  }
+}
+
+ShardInfo shard_info(const Vocabulary& vocabulary, const TokenizerOptions& options, const std::string& split_unit, uint64_t corpus_hash) {
+  ShardInfo info;
+  info.tokenizer_sha256 = vocabulary.sha256();
+  info.mode = options.mode == TokenizerMode::hf ? "hf" : "google";
+  info.lowercase = options.lowercase;
+  info.strip_accents = options.strip_accents.value_or(options.lowercase);
+  info.split_chinese = options.split_chinese;
+  info.split_unit = split_unit;
+  info.corpus_xxh64 = hex64(corpus_hash);
+  return info;
+}
+
+void write_tokenizer(const fs::path& directory, const Vocabulary& vocabulary, const TokenizerOptions& options) {
+  std::string tokens;
+  for (const std::string& token : vocabulary.tokens()) tokens.append(token).push_back('\n');
+  write_file(directory / "vocab.txt", tokens);
+  write_file(directory / "tokenizer_config.json", tokenizer_config_json(options));
 }
 
 std::string tokenizer_config_json(const TokenizerOptions& options) {

@@ -29,6 +29,13 @@ class DataSet {
   TokenShard train_, heldout_;
 };
 
+// Throws IoError unless a data directory may be made there: nothing, an empty folder, or an earlier data directory and no more.
+void check_replaceable(const std::filesystem::path& out);
+// What the sidecars say, without the counts.
+ShardInfo shard_info(const Vocabulary& vocabulary, const TokenizerOptions& options, const std::string& split_unit, uint64_t corpus_hash);
+// vocab.txt and tokenizer_config.json.
+void write_tokenizer(const std::filesystem::path& directory, const Vocabulary& vocabulary, const TokenizerOptions& options);
+
 // tokenizer_config.json with transformers' keys, and its way back.
 std::string tokenizer_config_json(const TokenizerOptions& options);
 TokenizerOptions parse_tokenizer_config(const std::filesystem::path& file);
