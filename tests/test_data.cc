@@ -660,6 +660,30 @@ TEST_CASE("evaluation sees every example once, in order") {
   CHECK(fixed_batches(index, {5, 160, 32}, 3).size() == 3);
 }
 
+namespace {
+
+// Every file of a build, and how it is called.
+std::map<std::string, std::string> files_in(const std::string& directory) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::directory_iterator(directory)) files[entry.path().filename().string()] = read_file(entry.path().string());
+  return files;
+}
+
+// Some 120 bytes a document of text, in two files, one of them compressed, with paragraphs that stand twice.
+DataBuildOptions long_build(const TemporaryDirectory& dir, int documents) {
+  std::string text, lines;
+  for (int i = 0; i < documents; ++i) text += "The cat ran " + std::to_string(i % (documents * 3 / 4)) + " to the road.\nIt was red.\nThe dog sat on the mat. It was " + std::to_string(i) + ".\n\n";
+  for (int i = 0; i < documents / 10; ++i) lines += "{\"text\": \"The cat ran " + std::to_string(i) + " to the mat.\\nIt was " + std::to_string(i) + ".\"}\n";
+  DataBuildOptions o = build_options(dir, text);
+  write_file(dir / "u.jsonl", test::gzip(lines));
+  o.texts.push_back(dir / "u.jsonl");
+  o.corpus.deduplicate = true;
+  o.checkpoint_seconds = 0;
+  return o;
+}
+
+}  // namespace
+
 TEST_CASE("building data is a function of the text, whatever the threads") {
   const TemporaryDirectory dir;
   DataBuildOptions o = build_options(dir, small_text(600));
@@ -677,6 +701,64 @@ TEST_CASE("building data is a function of the text, whatever the threads") {
   CHECK(data.special().mask == 4);
   CHECK(data.heldout_unigram_entropy() > 1);
   CHECK(data.heldout_unigram_entropy() < std::log(18));
+}
+
+TEST_CASE("threads do not change a byte, whatever ends documents and sentences") {
+  for (const DocumentBoundary boundary : {DocumentBoundary::blank_line, DocumentBoundary::line, DocumentBoundary::file})
+    for (const bool split : {true, false})
+      for (const double heldout : {0.05, 0.001}) {
+        const TemporaryDirectory dir;
+        DataBuildOptions o = long_build(dir, 700);
+        o.corpus.boundary = boundary;
+        o.split_sentences = split;
+        o.heldout = heldout;
+        std::map<std::string, std::string> expected;
+        for (const int threads : {1, 2, 5}) {
+          o.threads = threads;
+          const DataBuildReport report = build_data(o);
+          if (threads == 1) expected = files_in(dir / "d");
+          CHECK(files_in(dir / "d") == expected);
+          CHECK(report.lengths.sentences > report.paragraphs - 1);
+          CHECK((report.lengths.sentences == report.paragraphs) == !split);
+        }
+      }
+}
+
+TEST_CASE("sentences are found in any language, unless a line is one") {
+  const TemporaryDirectory dir;
+  write_file(dir / "v.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n");
+  const std::string text = "Sie kam. Er ging!\n\u041e\u043d\u0430 \u043f\u0440\u0438\u0448\u043b\u0430. \u041e\u043d \u0443\u0448\u0451\u043b?\n\u4ed6\u6765\u4e86\u3002\u5979\u8d70\u4e86\u3002\n\u0935\u0939 \u0906\u092f\u093e\u0964 \u0935\u0939 \u0917\u092f\u093e\u0964\n\n";
+  DataBuildOptions o = build_options(dir, text + text);
+  write_file(dir / "v.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n.\n");
+  CHECK(build_data(o).lengths.sentences == 16);
+  o.split_sentences = false;
+  CHECK(build_data(o).lengths.sentences == 8);
+}
+
+TEST_CASE("progress says what is done, how far that is, and never goes back") {
+  const TemporaryDirectory dir;
+  DataBuildOptions o = long_build(dir, 3000);
+  o.checkpoint_seconds = 1000;
+  o.heldout = 0.001;
+  std::vector<std::pair<std::string, double>> seen;
+  std::map<std::string, double> bytes;
+  o.progress = [&](const char* stage, double share, double read) {
+    CHECK(share >= 0);
+    CHECK(share <= 1);
+    if (!seen.empty() && seen.back().first == stage) CHECK(share >= seen.back().second);
+    if (seen.empty() || seen.back().first != stage) seen.emplace_back(stage, share);
+    seen.back().second = share;
+    bytes[stage] = read;
+  };
+  const DataBuildReport report = build_data(o);
+  REQUIRE(seen.size() == 3);
+  CHECK(seen[0].first == "counting");
+  CHECK(seen[1].first == "dividing");
+  CHECK(seen[2].first == "tokenizing");
+  for (const auto& [stage, share] : seen) {
+    CHECK(share > 0.99);
+    CHECK(bytes[stage] > 0.99 * static_cast<double>(report.text_bytes));
+  }
 }
 
 TEST_CASE("the held-out split is never empty and shares no document with training") {
@@ -746,37 +828,13 @@ TEST_CASE("a build replaces an earlier build and nothing else") {
   CHECK(fs::is_regular_file(dir / "file"));
   // What appears while the build runs is kept, too.
   o.out = dir / "late";
-  o.progress = [&](double) {
+  o.progress = [&](const char*, double, double) {
     fs::create_directory(dir / "late");
     write_file(dir / "late/notes.txt", "mine");
   };
   CHECK_THROWS_AS(build_data(o), IoError);
   CHECK(read_file(dir / "late/notes.txt") == "mine");
 }
-
-namespace {
-
-// Every file of a build, and how it is called.
-std::map<std::string, std::string> files_in(const std::string& directory) {
-  std::map<std::string, std::string> files;
-  for (const auto& entry : fs::directory_iterator(directory)) files[entry.path().filename().string()] = read_file(entry.path().string());
-  return files;
-}
-
-// Some 120 bytes a document of text, in two files, one of them compressed, with paragraphs that stand twice.
-DataBuildOptions long_build(const TemporaryDirectory& dir, int documents) {
-  std::string text, lines;
-  for (int i = 0; i < documents; ++i) text += "The cat ran " + std::to_string(i % (documents * 3 / 4)) + " to the road.\nIt was red.\nThe dog sat on the mat. It was " + std::to_string(i) + ".\n\n";
-  for (int i = 0; i < documents / 10; ++i) lines += "{\"text\": \"The cat ran " + std::to_string(i) + " to the mat.\\nIt was " + std::to_string(i) + ".\"}\n";
-  DataBuildOptions o = build_options(dir, text);
-  write_file(dir / "u.jsonl", test::gzip(lines));
-  o.texts.push_back(dir / "u.jsonl");
-  o.corpus.deduplicate = true;
-  o.checkpoint_seconds = 0;
-  return o;
-}
-
-}  // namespace
 
 TEST_CASE("a build that is stopped, wherever that is, goes on to the same bytes") {
   const TemporaryDirectory dir;
@@ -786,7 +844,9 @@ TEST_CASE("a build that is stopped, wherever that is, goes on to the same bytes"
     o.threads = threads;
     std::atomic<int> asked = 0, first_written = 0;
     o.stop = [&] { ++asked; return false; };
-    o.progress = [&](double) { first_written = first_written ? first_written.load() : asked.load(); };
+    o.progress = [&](const char* stage, double, double) {
+      if (first_written == 0 && std::string(stage) == "tokenizing") first_written = asked.load();
+    };
     CHECK(!build_data(o).stopped);
     const auto expected = files_in(dir / "d");
     const int most = asked;
@@ -891,6 +951,7 @@ TEST_CASE("what an interrupted build was made of is noticed when it changes") {
       {"--normalize has changed", [](DataBuildOptions& o) { o.corpus.normal_form = unicode::NormalForm::nfc; }},
       {"--skip-invalid has changed", [](DataBuildOptions& o) { o.corpus.skip_invalid = true; }},
       {"longest line has changed", [](DataBuildOptions& o) { o.corpus.max_line_bytes = 1 << 20; }},
+      {"--sentences has changed", [](DataBuildOptions& o) { o.split_sentences = false; }},
       {"--mode has changed", [](DataBuildOptions& o) { o.tokenizer.mode = TokenizerMode::google; }},
       {"--cased has changed", [](DataBuildOptions& o) { o.tokenizer.lowercase = false; }},
       {"--strip-accents has changed", [](DataBuildOptions& o) { o.tokenizer.strip_accents = false; }},
@@ -963,7 +1024,7 @@ TEST_CASE("publishing that was interrupted is made up for") {
   o.checkpoint_seconds = 0;
   // Complete, but not in place: a folder of somebody else's appears at the last moment.
   std::atomic<bool> late = false;
-  o.progress = [&](double) {
+  o.progress = [&](const char*, double, double) {
     if (!late.exchange(true)) write_file(dir / "d/notes.txt", "mine");
   };
   CHECK_THROWS_AS(build_data(o), IoError);
@@ -1006,7 +1067,7 @@ TEST_CASE("two builds of the same directory do not mix") {
   const TemporaryDirectory dir;
   DataBuildOptions o = build_options(dir, small_text(300));
   std::string message;
-  o.progress = [&](double) {
+  o.progress = [&](const char*, double, double) {
     if (message.empty()) message = error_of<IoError>([&] { build_data(o); });
   };
   build_data(o);

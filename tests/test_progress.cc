@@ -242,3 +242,36 @@ TEST_CASE("warnings have the form of errors, and the level hides messages but no
 TEST_CASE("a log file that cannot be written is an error") {
   CHECK_THROWS_AS(log::set_file("/proc/electra/log.txt"), IoError);
 }
+
+TEST_CASE("what is left of a stage follows from what this process has done of it") {
+  WorkEstimate e;
+  e.update("counting", 0.25, 1e6, 100);
+  CHECK(e.eta_seconds() < 0);
+  CHECK(e.rate() < 0);
+  CHECK(format_work(e, true) == "counting 25 %");
+  e.update("counting", 0.5, 5e6, 102);
+  CHECK(e.rate() == Approx(2e6));
+  CHECK(e.eta_seconds() == Approx(4));
+  CHECK(format_work(e, true) == "counting 50 %, 2.0 MB/s, eta 4 s");
+  CHECK(format_work(e, false) == "counting 50 %, eta 4 s");
+  // A stage that is gone on with.
+  e.update("tokenizing", 0.8, 8e6, 200);
+  CHECK(format_work(e, true) == "tokenizing 80 %");
+  e.update("tokenizing", 0.85, 8.5e6, 300);
+  CHECK(format_work(e, true) == "tokenizing 85 %, 0.0 MB/s, eta 5:00");
+  e.update("tokenizing", 0.999, 9.99e6, 301);
+  CHECK(format_work(e, false) == "tokenizing 99 %, eta 1 s");
+}
+
+TEST_CASE("a command without training has a line on a terminal, which log lines step over and which goes at the end") {
+  const auto body = [] {
+    WorkProgress progress("data build", Progress::Mode::automatic, true);
+    progress.update("counting", 0.5, 1e6);
+    log::info("a line");
+    progress.update("tokenizing", 0.25, 0);
+  };
+  const std::string clear = "\r\x1b[K", counting = "data build: counting 50 %", tokenizing = "data build: tokenizing 25 %";
+  CHECK(on_terminal(80, body) == clear + counting + clear + "a line\r\n" + counting + clear + tokenizing + clear);
+  CHECK(on_terminal(20, body) == clear + counting.substr(0, 19) + clear + "a line\r\n" + counting.substr(0, 19) + clear + tokenizing.substr(0, 19) + clear);
+  CHECK(on_terminal(80, [] { WorkProgress("data build", Progress::Mode::quiet, true).update("counting", 0.5, 1e6); }).empty());
+}

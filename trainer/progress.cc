@@ -18,6 +18,7 @@ namespace {
 
 constexpr double kDecay = 1 - 1.0 / 30;  // of Throughput's sums, a step
 constexpr auto kRedraw = std::chrono::milliseconds(100);
+constexpr auto kLine = std::chrono::seconds(1);  // between two lines of WorkProgress in a log
 constexpr double kMiB = 1024.0 * 1024.0;
 
 // 1,234,567
@@ -223,6 +224,73 @@ void Progress::draw() {
   if (!drawn_) return;
   // The last column stays free: some terminals wrap as soon as it is written.
   fmt::print(stderr, "{}", format_bar(last_, terminal_columns(STDERR_FILENO) - 1, colour_));
+  std::fflush(stderr);
+}
+
+void WorkEstimate::update(std::string_view stage, double share, double amount, double seconds) {
+  if (stage != stage_) {
+    stage_ = stage;
+    first_share_ = share;
+    first_amount_ = amount;
+    first_seconds_ = seconds;
+  }
+  share_ = std::clamp(share, 0.0, 1.0);
+  amount_ = amount;
+  seconds_ = seconds;
+}
+
+double WorkEstimate::rate() const { return seconds_ > first_seconds_ ? (amount_ - first_amount_) / (seconds_ - first_seconds_) : -1; }
+
+double WorkEstimate::eta_seconds() const {
+  return share_ > first_share_ && seconds_ > first_seconds_ ? (seconds_ - first_seconds_) * (1 - share_) / (share_ - first_share_) : -1;
+}
+
+std::string format_work(const WorkEstimate& e, bool bytes) {
+  std::string text = fmt::format("{} {:.0f} %", e.stage(), std::floor(100 * e.share()));
+  if (bytes && e.rate() >= 0) text += fmt::format(", {:.1f} MB/s", e.rate() / 1e6);
+  if (e.eta_seconds() >= 0) text += ", eta " + format_duration(e.eta_seconds());
+  return text;
+}
+
+WorkProgress::WorkProgress(std::string command, Progress::Mode mode, bool bytes) : command_(std::move(command)), bytes_(bytes) {
+  if (mode == Progress::Mode::quiet) return;
+  line_ = is_terminal(STDERR_FILENO);
+  tenths_ = !line_;
+  if (line_) log::set_line_hooks([] { fmt::print(stderr, "{}", ansi::kClearLine); }, [this] { draw(); });
+}
+
+WorkProgress::~WorkProgress() {
+  if (!line_) return;
+  log::set_line_hooks({}, {});
+  fmt::print(stderr, "{}", ansi::kClearLine);
+  std::fflush(stderr);
+}
+
+void WorkProgress::update(std::string_view stage, double share, double amount) {
+  const auto now = std::chrono::steady_clock::now();
+  if (stage != estimate_.stage()) {
+    tenth_ = static_cast<int>(share * 10);
+    drawn_ = false;
+  } else if (line_ && drawn_ && now - drawn_at_ < kRedraw) {
+    return;
+  }
+  estimate_.update(stage, share, amount, std::chrono::duration<double>(now.time_since_epoch()).count());
+  if (const int tenth = static_cast<int>(share * 10); tenths_ && tenth > tenth_ && now - drawn_at_ >= kLine) {
+    tenth_ = tenth;
+    drawn_at_ = now;
+    log::info(fmt::format("{}: {}", command_, format_work(estimate_, bytes_)));
+  }
+  if (!line_) return;
+  drawn_ = true;
+  drawn_at_ = now;
+  fmt::print(stderr, "{}", ansi::kClearLine);
+  draw();
+}
+
+void WorkProgress::draw() {
+  if (!drawn_) return;
+  // The last column stays free: some terminals wrap as soon as it is written.
+  fmt::print(stderr, "{}", (command_ + ": " + format_work(estimate_, bytes_)).substr(0, static_cast<size_t>(std::max(terminal_columns(STDERR_FILENO) - 1, 0))));
   std::fflush(stderr);
 }
 

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace electra {
 
@@ -64,6 +65,46 @@ class Progress {
   bool bar_ = false, lines_ = false, colour_ = false, drawn_ = false;
   ProgressState last_;
   std::chrono::steady_clock::time_point drawn_at_{};
+};
+
+// How far a command with stages is, how fast, and how long it will still take.
+class WorkEstimate {
+ public:
+  // share: done of the stage, in [0, 1]; amount: of anything, counted over the stage; seconds: of any clock. The first call of a stage
+  // says where it begins, as it does where an interrupted one is gone on with.
+  void update(std::string_view stage, double share, double amount, double seconds);
+  const std::string& stage() const { return stage_; }
+  double share() const { return share_; }
+  double rate() const;         // amount a second since the stage began; < 0: not known
+  double eta_seconds() const;  // to the stage's end; < 0: not known
+
+ private:
+  std::string stage_;
+  double share_ = 0, amount_ = 0, seconds_ = 0;
+  double first_share_ = 0, first_amount_ = 0, first_seconds_ = 0;
+};
+
+// "tokenizing 43 %, 12.3 MB/s, eta 2:10"; amounts are bytes, or not shown.
+std::string format_work(const WorkEstimate& estimate, bool bytes);
+
+// What a command without training shows: a line that is redrawn where standard error is a terminal, else a log line each tenth of a stage, and
+// each second, at most.
+class WorkProgress {
+ public:
+  // bytes: whether the amounts are bytes, for their rate to be shown.
+  WorkProgress(std::string command, Progress::Mode mode, bool bytes);
+  ~WorkProgress();  // leaves the cursor at the start of an empty line
+  WorkProgress(const WorkProgress&) = delete;
+  WorkProgress& operator=(const WorkProgress&) = delete;
+  void update(std::string_view stage, double share, double amount = 0);
+
+ private:
+  void draw();
+  std::string command_;
+  bool bytes_, line_ = false, tenths_ = false, drawn_ = false;
+  int tenth_ = -1;
+  WorkEstimate estimate_;
+  std::chrono::steady_clock::time_point drawn_at_ = std::chrono::steady_clock::now();
 };
 
 // Resident memory of this process in bytes, now and at its peak.

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
@@ -14,6 +13,7 @@
 #include "trainer/data/data_set.h"
 #include "trainer/data/examples.h"
 #include "trainer/log.h"
+#include "trainer/progress.h"
 #include "trainer/signals.h"
 
 namespace electra::cli {
@@ -23,28 +23,24 @@ struct BuildArguments {
   TextArguments text;
   std::string vocabulary, out;
   double heldout = 0.01;
+  std::string sentences = "unicode";
   bool json = false;
   TokenizerArguments tokenizer;
 };
 
-int build(const BuildArguments& args, int threads) {
+int build(const BuildArguments& args, int threads, bool quiet) {
   const SignalGuard signals;
-  int shown = -1;
+  WorkProgress progress("data build", quiet ? Progress::Mode::quiet : Progress::Mode::automatic, true);
   const DataBuildReport report = build_data({.texts = args.text.texts,
                                              .corpus = args.text.options(),
                                              .vocabulary = args.vocabulary,
                                              .out = args.out,
                                              .tokenizer = args.tokenizer.options(),
+                                             .split_sentences = args.sentences == "unicode",
                                              .heldout = args.heldout,
                                              .threads = threads,
                                              .notice = [](const std::string& text, bool starts_over) { starts_over ? log::warning("[data build] " + text) : log::info("data build: " + text); },
-                                             .progress =
-                                                 [&](double share) {
-                                                   if (const int tenth = static_cast<int>(share * 10); tenth > shown) {
-                                                     shown = tenth;
-                                                     log::info(fmt::format("data build: {} %", tenth * 10));
-                                                   }
-                                                 },
+                                             .progress = [&](const char* stage, double share, double bytes) { progress.update(stage, share, bytes); },
                                              .stop = [&] { return signals.received() != 0; }});
   if (report.stopped) {
     log::info("data build: stopped; the same command goes on from here");
@@ -60,22 +56,6 @@ int build(const BuildArguments& args, int threads) {
   return 0;
 }
 
-// Says each tenth of the way once.
-class Tenths {
- public:
-  explicit Tenths(std::string command) : command_(std::move(command)) {}
-  void operator()(double share) {
-    if (const int tenth = static_cast<int>(share * 10); tenth > shown_) {
-      shown_ = tenth;
-      log::info(fmt::format("{}: {} %", command_, tenth * 10));
-    }
-  }
-
- private:
-  std::string command_;
-  int shown_ = 0;
-};
-
 struct ImportArguments {
   std::vector<std::string> files;
   std::string vocabulary, dictionary, out;
@@ -84,11 +64,11 @@ struct ImportArguments {
   TokenizerArguments tokenizer;
 };
 
-int import_files(const ImportArguments& args) {
+int import_files(const ImportArguments& args, bool quiet) {
   const SignalGuard signals;
-  Tenths tenths("data import");
+  WorkProgress progress("data import", quiet ? Progress::Mode::quiet : Progress::Mode::automatic, false);
   DataImportOptions options{.files = args.files, .vocabulary = args.vocabulary, .dictionary = {}, .out = args.out, .tokenizer = args.tokenizer.options(), .heldout = args.heldout,
-                            .progress = std::ref(tenths), .stop = [&] { return signals.received() != 0; }};
+                            .progress = [&](const char* stage, double share) { progress.update(stage, share); }, .stop = [&] { return signals.received() != 0; }};
   if (!args.dictionary.empty()) options.dictionary = args.dictionary;
   const DataImportReport r = import_data(options);
   if (r.stopped) return signals.exit_status();
@@ -109,15 +89,15 @@ struct ExportArguments {
   uint64_t seed = 0;
 };
 
-int export_data(const ExportArguments& args) {
+int export_data(const ExportArguments& args, bool quiet) {
   const SignalGuard signals;
-  Tenths tenths("data export");
+  WorkProgress progress("data export", quiet ? Progress::Mode::quiet : Progress::Mode::automatic, false);
   const DataExportOptions options{.data = args.directory,
                                   .out = args.out,
                                   .heldout = args.part == "heldout",
                                   .examples = {.seq_len = args.seq_len, .overflow = args.overflow == "google" ? Overflow::google : Overflow::fixed, .seed = args.seed},
                                   .files = args.files,
-                                  .progress = std::ref(tenths),
+                                  .progress = [&](const char* stage, double share) { progress.update(stage, share); },
                                   .stop = [&] { return signals.received() != 0; }};
   const DataExportReport r = export_tfrecords(options);
   if (r.stopped) return signals.exit_status();
@@ -189,11 +169,12 @@ void register_data(CLI::App& root, Invocation& invocation) {
   add_text_arguments(*command, build_args->text)->required();
   command->add_option("--vocab", build_args->vocabulary, "the vocabulary")->required()->option_text("FILE");
   command->add_option("--out", build_args->out, "the directory to make; an earlier build there is replaced once the new one is complete")->required()->option_text("DIR");
+  command->add_option("--sentences", build_args->sentences, "unicode: split paragraphs by Unicode's rules for any language (ICU); line: each line is one")->check(CLI::IsMember({"unicode", "line"}))->capture_default_str()->option_text("unicode|line");
   command->add_option("--heldout", build_args->heldout, "share of the text kept out of training")->check(CLI::Range(0.0001, 0.9))->capture_default_str();
   command->add_flag("--json", build_args->json, "the report as one JSON object");
   add_tokenizer_arguments(*command, build_args->tokenizer);
   command->callback([build_args, &invocation] {
-    invocation.action = [build_args, &invocation] { return build(*build_args, thread_count(invocation)); };
+    invocation.action = [build_args, &invocation] { return build(*build_args, thread_count(invocation), invocation.quiet); };
   });
 
   const auto import_args = std::make_shared<ImportArguments>();
@@ -206,7 +187,7 @@ void register_data(CLI::App& root, Invocation& invocation) {
   command->add_option("--heldout", import_args->heldout, "share of the documents kept out of training")->check(CLI::Range(0.0001, 0.9))->capture_default_str();
   command->add_flag("--json", import_args->json, "the report as one JSON object");
   add_tokenizer_arguments(*command, import_args->tokenizer);
-  command->callback([import_args, &invocation] { invocation.action = [import_args] { return import_files(*import_args); }; });
+  command->callback([import_args, &invocation] { invocation.action = [import_args, &invocation] { return import_files(*import_args, invocation.quiet); }; });
 
   const auto export_args = std::make_shared<ExportArguments>();
   command = add_command(*group, "export", "examples as the original's code reads them", "electra data export data --format tfrecord --out google --seq-len 128", invocation);
@@ -218,7 +199,7 @@ void register_data(CLI::App& root, Invocation& invocation) {
   command->add_option("--overflow", export_args->overflow, "fixed: what overflows an example starts the next; google: it is thrown away")->check(CLI::IsMember({"fixed", "google"}))->capture_default_str()->option_text("fixed|google");
   command->add_option("--seed", export_args->seed, "of the example builder's draws")->capture_default_str()->option_text("N");
   command->add_option("--files", export_args->files, "that the examples are dealt out to in turn")->capture_default_str()->option_text("N");
-  command->callback([export_args, &invocation] { invocation.action = [export_args] { return export_data(*export_args); }; });
+  command->callback([export_args, &invocation] { invocation.action = [export_args, &invocation] { return export_data(*export_args, invocation.quiet); }; });
 
   const auto inspect_args = std::make_shared<InspectArguments>();
   command = add_command(*group, "inspect", "counts, share of pieces kept, and examples as the model sees them", "electra data inspect data --seq-len 64", invocation);

@@ -44,13 +44,14 @@ struct TokenizedUnit {
   std::vector<size_t> ends;
 };
 
-// Stopped, out is incomplete.
-void tokenize(const Unit& unit, const Tokenizer& tokenizer, SentenceSplitter& splitter, std::vector<std::string_view>& sentences,
+// splitter: none where a paragraph is a sentence. Stopped, out is incomplete.
+void tokenize(const Unit& unit, const Tokenizer& tokenizer, SentenceSplitter* splitter, std::vector<std::string_view>& sentences,
               const std::function<bool()>& stop, TokenizedUnit& out) {
   out.ids.clear();
   out.ends.clear();
   for (const std::string& paragraph : unit.paragraphs) {
-    splitter.split(paragraph, sentences);
+    if (splitter) splitter->split(paragraph, sentences);
+    else sentences.assign(1, paragraph);
     for (const std::string_view sentence : sentences) {
       if (stop()) return;
       tokenizer.encode_ids(sentence, out.ids);
@@ -156,6 +157,7 @@ Json settings_of(const DataBuildOptions& options, const std::vector<CorpusFile>&
           {"--deduplicate", c.deduplicate},
           {"--skip-invalid", c.skip_invalid},
           {"longest line", c.max_line_bytes},
+          {"--sentences", options.split_sentences},
           {"--mode", static_cast<int>(t.mode)},
           {"--cased", !t.lowercase},
           {"--strip-accents", t.strip_accents ? static_cast<int>(*t.strip_accents) : -1},
@@ -244,6 +246,7 @@ class Build {
 
   // Goes on with an interrupted build, or starts.
   void begin() {
+    for (const CorpusFile& file : files_) stored_bytes_ += fs::file_size(file.path);
     settings_ = settings_of(options_, files_, tokenizer_.vocabulary().sha256());
     std::string why;
     if (const auto saved = directory_->state()) {
@@ -335,6 +338,12 @@ class Build {
     for (int stage = kCount; stage < state_.stage; ++stage) fs::remove(hashes_path(stage), ignored);
   }
 
+  void progress(const CorpusReader& reader) const {
+    constexpr const char* kDoing[] = {"counting", "dividing", "tokenizing"};
+    if (options_.progress)
+      options_.progress(kDoing[state_.stage], static_cast<double>(reader.stored_bytes_read()) / static_cast<double>(std::max<uint64_t>(stored_bytes_, 1)), static_cast<double>(reader.bytes_read()));
+  }
+
   double seconds() const { return seconds_before_ + std::chrono::duration<double>(Clock::now() - started_).count(); }
 
   void go_to(Stage stage) {
@@ -355,6 +364,7 @@ class Build {
       state_.corpus_hash = add_document(state_.corpus_hash, hash);
       state_.split.smallest = std::min(state_.split.smallest, hash);
       advance(reader);
+      progress(reader);
     }
     if (stop_()) return false;
     report.text_bytes = reader.bytes_read();
@@ -375,6 +385,7 @@ class Build {
     for (Document d; reader.next(d);) {
       for_each_unit(d, state_.split.block, [&](size_t begin, size_t end) { state_.split.smallest = std::min(state_.split.smallest, hash_of(d.paragraphs, begin, end)); });
       advance(reader);
+      progress(reader);
     }
     if (stop_()) return false;
     go_to(kTokenize);
@@ -383,7 +394,6 @@ class Build {
 
   bool tokenize_all() {
     const HeldoutSplit& split = state_.split;
-    const uint64_t text_bytes = state_.report.text_bytes;
     uint64_t read_hash = state_.read_hash, flushed = state_.at.bytes;
     CorpusReader reader = this->reader();
     const auto flush = [&] {
@@ -407,7 +417,7 @@ class Build {
         joins = !out;
       });
       if ((units_.size() >= kUnitsPerRound || reader.bytes_read() - flushed >= kBytesPerRound) && !flush()) return false;
-      if (options_.progress) options_.progress(static_cast<double>(reader.bytes_read()) / static_cast<double>(std::max<uint64_t>(text_bytes, 1)));
+      progress(reader);
     }
     if (stop_() || !flush()) return false;
     if (read_hash != state_.corpus_hash)
@@ -424,7 +434,7 @@ class Build {
     pool_.parallel_for(static_cast<int64_t>(units_.size()), [&](int64_t i, int worker) {
       const auto u = static_cast<size_t>(i), w = static_cast<size_t>(worker);
       try {
-        tokenize(units_[u], tokenizer_, *splitters_[w], sentences_[w], stop_, tokenized_[u]);
+        tokenize(units_[u], tokenizer_, options_.split_sentences ? splitters_[w].get() : nullptr, sentences_[w], stop_, tokenized_[u]);
       } catch (...) {
         failures_[u] = std::current_exception();
       }
@@ -470,6 +480,7 @@ class Build {
   CorpusOptions corpus_;
   std::optional<BuildDirectory> directory_;
   Json settings_;
+  uint64_t stored_bytes_ = 0;  // of all files
   BuildState state_;
   bool begun_ = false;  // there is something to save
   const Clock::time_point started_ = Clock::now();

@@ -18,12 +18,14 @@ struct DataBuildOptions {
   std::filesystem::path vocabulary; // vocab.txt
   std::filesystem::path out;
   TokenizerOptions tokenizer;
+  bool split_sentences = true;      // by Unicode's rules; false: the text has a sentence a line
   double heldout = 0.01;            // share of the text kept out of training
   int threads = 1;
   double checkpoint_seconds = 5;         // an interrupted build goes on from where it was at most so long ago
   // Told that an interrupted build is gone on with, or (true) that this one starts over, and why; may be empty.
   std::function<void(const std::string&, bool)> notice;
-  std::function<void(double)> progress;  // share of the text done; may be empty
+  // What is done with the text, how much of it (by the files' sizes) is done, and how many bytes that is, decompressed; may be empty.
+  std::function<void(const char* stage, double share, double bytes)> progress;
   std::function<bool()> stop;            // true: stop, to go on another time; asked often, by several threads; may be empty
 };
 

@@ -19,6 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kDocumentsPerProgress = 1024;
+constexpr const char* kWriting = "writing";
 
 std::vector<fs::path> files_of(const std::vector<std::string>& patterns) {
   std::vector<fs::path> paths;
@@ -60,19 +61,20 @@ DataImportReport import_data(const DataImportOptions& options) {
   check_replaceable(options.out);
   DataImportReport report;
   report.files = static_cast<int64_t>(files.size());
-  int64_t documents = 0, sentences = 0, done = 0;
-  bool all_known = false;  // how many documents there are
+  int64_t documents = 0, sentences = 0;
   // False: told to stop.
-  const auto for_each_document = [&](const auto& visit) {
+  const auto for_each_document = [&](const char* stage, const auto& visit) {
     TokenDocument document;
+    int64_t done = 0, file = 0;
     for (const fs::path& path : files) {
+      if (stage != kWriting && options.progress) options.progress(stage, static_cast<double>(file++) / static_cast<double>(files.size()));
       const auto data = open_foreign_data(path, vocabulary, options.dictionary);
       if (std::find(report.formats.begin(), report.formats.end(), data->format()) == report.formats.end()) report.formats.emplace_back(data->format());
       while (data->next(document)) {
         if (options.stop && options.stop()) return false;
         if (document.ends.empty()) continue;
         visit(document);
-        if (all_known && options.progress && ++done % kDocumentsPerProgress == 0) options.progress(static_cast<double>(done) / static_cast<double>(documents));
+        if (stage == kWriting && options.progress && ++done % kDocumentsPerProgress == 0) options.progress(stage, static_cast<double>(done) / static_cast<double>(documents));
       }
     }
     return true;
@@ -83,7 +85,7 @@ DataImportReport import_data(const DataImportOptions& options) {
   };
 
   uint64_t corpus_hash = 0, smallest = HeldoutSplit().smallest;
-  const bool counted = for_each_document([&](const TokenDocument& document) {
+  const bool counted = for_each_document("validating", [&](const TokenDocument& document) {
     const uint64_t hash = hash_of(document, 0, document.ends.size());
     ++documents;
     sentences += static_cast<int64_t>(document.ends.size());
@@ -97,15 +99,14 @@ DataImportReport import_data(const DataImportOptions& options) {
     for_each_block(document.ends.size(), split.block, [&](size_t begin, size_t end) { visit(begin, end, hash_of(document, begin, end)); });
   };
   if (split.block == 0) split.smallest = smallest;
-  else if (!for_each_document([&](const TokenDocument& document) {
+  else if (!for_each_document("dividing", [&](const TokenDocument& document) {
              for_each_unit(document, [&](size_t, size_t, uint64_t hash) { split.smallest = std::min(split.smallest, hash); });
            }))
     return stopped();
 
   StagedDirectory staging(options.out);
   TokenShardWriter train(staging.path() / "train", vocabulary.size()), heldout(staging.path() / "heldout", vocabulary.size());
-  all_known = true;
-  const bool written = for_each_document([&](const TokenDocument& document) {
+  const bool written = for_each_document(kWriting, [&](const TokenDocument& document) {
     for_each_unit(document, [&](size_t begin, size_t end, uint64_t hash) {
       TokenShardWriter& writer = split.is_heldout(hash) ? heldout : train;
       if (&writer == &heldout) train.end_document();  // neighbouring training blocks of a document stay one document
@@ -158,7 +159,7 @@ DataExportReport export_tfrecords(const DataExportOptions& options) {
       index.build(i, ids.data(), segments.data());
       file.append(tfrecord(to_tf_example(ids, segments, options.examples.seq_len)));
       report.tokens += index.length(i);
-      if (++report.examples % kDocumentsPerProgress == 0 && options.progress) options.progress(static_cast<double>(report.examples) / static_cast<double>(index.size()));
+      if (++report.examples % kDocumentsPerProgress == 0 && options.progress) options.progress(kWriting, static_cast<double>(report.examples) / static_cast<double>(index.size()));
     }
     file.sync();
   }

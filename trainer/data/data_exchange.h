@@ -19,7 +19,7 @@ struct DataImportOptions {
   std::filesystem::path out;
   TokenizerOptions tokenizer;        // that the tokens were made with: recorded
   double heldout = 0.01;
-  std::function<void(double)> progress;  // share done; may be empty
+  std::function<void(const char* stage, double share)> progress;  // share done of the stage; may be empty
   std::function<bool()> stop;            // true: give up, leaving nothing; may be empty
 };
 
@@ -38,7 +38,7 @@ struct DataExportOptions {
   bool heldout = false;             // that part instead of the training part
   ExampleOptions examples;
   int64_t files = 10;               // that the examples are dealt out to in turn
-  std::function<void(double)> progress;
+  std::function<void(const char* stage, double share)> progress;
   std::function<bool()> stop;
 };
 
