@@ -1,6 +1,7 @@
 // Damaged and random input to every parser: an Error or a valid result, never anything else. Long: run with ./test.sh --slow,
 // most usefully in a sanitizer build.
 #include <catch2/catch.hpp>
+#include <cstring>
 #include <random>
 
 #include "model/formats/safetensors.h"
@@ -11,7 +12,9 @@
 #include "tokenizer/unicode.h"
 #include "trainer/config.h"
 #include "trainer/data/corpus.h"
+#include "trainer/data/examples.h"
 #include "trainer/data/token_shards.h"
+#include "trainer/log.h"
 
 using namespace electra;
 using test::damaged, test::survives;
@@ -58,6 +61,43 @@ TEST_CASE("damaged token shards are refused or read") {
   }
   CHECK(refused > 2 * kRounds);
   CHECK(survives([&] { TokenShard shard(dir / "s"); }));
+}
+
+TEST_CASE("damaged plans of examples are refused or read, and an index is whole whatever stands there") {
+  const test::TemporaryDirectory dir;
+  TokenShardWriter writer(dir / "s", 50);
+  std::mt19937 random(6);
+  for (int s = 0; s < 60; ++s) {
+    writer.add_sentence(std::vector<int32_t>(1 + random() % 9, static_cast<int32_t>(5 + random() % 40)));
+    if (s % 5 == 4) writer.end_document();
+  }
+  writer.finish({});
+  const TokenShard shard(dir / "s");
+  log::set_level("error");
+  const std::string path = dir / "train-16-0.plan";
+  const int64_t examples = ExampleIndex(shard, {.seq_len = 16}, {0, 1, 2, 3, 4}, path).size();
+  const std::string good = test::read_file(path);
+  uint64_t key;
+  std::memcpy(&key, good.data() + 16, sizeof key);
+  int refused = 0;
+  for (int i = 0; i < 20000; ++i) {
+    std::string bytes = damaged(good, random);
+    const bool forged = i % 2 && bytes.size() >= 64;  // its checksums made good again
+    if (forged) {
+      const uint64_t records = xxh64(std::string_view(bytes).substr(64));
+      std::memcpy(bytes.data() + 48, &records, sizeof records);
+      const uint64_t header = xxh64(std::string_view(bytes).substr(0, 56));
+      std::memcpy(bytes.data() + 56, &header, sizeof header);
+    }
+    test::write_file(path, bytes);
+    refused += !survives([&] { ExamplePlan(MappedFile(path), path, key); });
+    const ExampleIndex index(shard, {.seq_len = 16}, {0, 1, 2, 3, 4}, path);
+    int32_t ids[16], segments[16];
+    for (int64_t k = 0; k < index.size(); ++k) index.build(k, ids, segments);
+    if (!forged) REQUIRE(index.size() == examples);
+  }
+  CHECK(refused > 10000);
+  log::set_level("info");
 }
 
 TEST_CASE("any UTF-8 is tokenized within its bounds, in both modes") {

@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -102,12 +103,19 @@ std::string hex64(uint64_t value) {
 
 MappedFile::MappedFile(const fs::path& path) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (file.get() < 0) fail(path, "to read a file");
+  map(file.get(), path);
+}
+
+MappedFile::MappedFile(int descriptor, const fs::path& name) { map(descriptor, name); }
+
+void MappedFile::map(int descriptor, const fs::path& name) {
   struct stat info {};
-  if (file.get() < 0 || ::fstat(file.get(), &info) != 0) fail(path, "to read a file");
+  if (::fstat(descriptor, &info) != 0) fail(name, "to read a file");
   size_ = static_cast<size_t>(info.st_size);
   if (size_ == 0) return;
-  void* p = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
-  if (p == MAP_FAILED) fail(path, "to map a file");
+  void* p = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
+  if (p == MAP_FAILED) fail(name, "to map a file");
   data_ = static_cast<const std::byte*>(p);
 }
 
@@ -146,6 +154,43 @@ void OutputFile::sync() {
   flush();
   if (!synced_ && ::fsync(fd_) != 0) fail(path_, "to sync a file");
   synced_ = true;
+}
+
+StagedFile::StagedFile(const fs::path& path) : final_(path) {
+  if (path.empty()) {
+    std::string name = (fs::temp_directory_path() / "electra-XXXXXX").string();
+    descriptor_ = ::mkostemp(name.data(), O_CLOEXEC);
+    staging_ = name;
+    if (descriptor_ >= 0) ::unlink(name.c_str());
+  } else {
+    staging_ = path.string() + ".tmp-" + std::to_string(::getpid());
+    descriptor_ = ::open(staging_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  }
+  if (descriptor_ < 0) fail(staging_, "to write a file");
+}
+
+StagedFile::~StagedFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+  if (!published_ && !final_.empty()) ::unlink(staging_.c_str());
+}
+
+void StagedFile::write(std::string_view bytes) { write_all(descriptor_, bytes, staging_); }
+
+void StagedFile::write_at(uint64_t offset, std::string_view bytes) {
+  const off_t end = ::lseek(descriptor_, 0, SEEK_CUR);
+  if (end < 0 || ::lseek(descriptor_, static_cast<off_t>(offset), SEEK_SET) < 0) fail(staging_, "to write a file");
+  write(bytes);
+  if (::lseek(descriptor_, end, SEEK_SET) < 0) fail(staging_, "to write a file");
+}
+
+MappedFile StagedFile::publish() {
+  MappedFile mapped(descriptor_, staging_);
+  if (!final_.empty()) {
+    if (::fsync(descriptor_) != 0) fail(staging_, "to sync a file");
+    rename_durably(staging_, final_);
+  }
+  published_ = true;
+  return mapped;
 }
 
 StagedDirectory::StagedDirectory(const fs::path& final_path)

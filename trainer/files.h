@@ -30,12 +30,15 @@ std::string hex64(uint64_t value);
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);
+  // An open file, which may be closed afterwards; name: for errors.
+  MappedFile(int descriptor, const std::filesystem::path& name);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&&) = delete;
   std::span<const std::byte> bytes() const { return {data_, size_}; }
 
  private:
+  void map(int descriptor, const std::filesystem::path& name);
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
 };
@@ -58,6 +61,25 @@ class OutputFile {
   int fd_ = -1;
   std::string buffer_;
   bool synced_ = true;
+};
+
+// A file that is written in pieces and appears complete or not at all.
+class StagedFile {
+ public:
+  // Without a path: a file that has no name and goes with the last map of it. Throws IoError.
+  explicit StagedFile(const std::filesystem::path& path = {});
+  ~StagedFile();  // removes what was not published
+  StagedFile(const StagedFile&) = delete;
+  StagedFile& operator=(const StagedFile&) = delete;
+  void write(std::string_view bytes);
+  void write_at(uint64_t offset, std::string_view bytes);
+  // Syncs it and renames it into place.
+  MappedFile publish();
+
+ private:
+  std::filesystem::path final_, staging_;
+  int descriptor_ = -1;
+  bool published_ = false;
 };
 
 // A directory that is built under a temporary name beside its final one and appears complete or not at all.

@@ -66,20 +66,16 @@ RunData open_data(ResolvedConfig& resolved, bool synthetic) {
   data.special = data.set->special();
   set_value(resolved, "vocab_size", std::to_string(data.set->vocabulary().size()), "data");
   const PretrainConfig& config = resolved.config;
-  data.train = std::make_unique<ExampleIndex>(data.set->train(), example_options(config), data.special);
-  data.heldout = std::make_unique<ExampleIndex>(data.set->heldout(), example_options(config), data.special);
+  const ExampleOptions examples = example_options(config);
+  data.train = std::make_unique<ExampleIndex>(data.set->train(), examples, data.special, plan_path(data.set->directory(), "train", examples));
+  data.heldout = std::make_unique<ExampleIndex>(data.set->heldout(), examples, data.special, plan_path(data.set->directory(), "heldout", examples));
   data.heldout_batches = fixed_batches(*data.heldout, micro_batch_shape(config), config.eval.batches);
   return data;
 }
 
 // Ids, sentences and documents of a data set: what two builds of the same data have in common.
 std::string data_checksum(const DataSet& set) {
-  uint64_t h = 0;
-  for (const auto& [name, shard] : {std::pair{"train.idx", &set.train()}, std::pair{"heldout.idx", &set.heldout()}}) {
-    for (const std::string& block : shard->info().block_xxh64) h = xxh64(block, h);
-    h = xxh64(MappedFile(set.directory() / name).bytes(), h);
-  }
-  return hex64(h);
+  return hex64(set.heldout().checksum(set.train().checksum()));
 }
 
 std::string source_of(const PretrainRequest& request) {

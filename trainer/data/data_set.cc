@@ -6,13 +6,14 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "trainer/data/example_plan.h"
 
 namespace electra {
 namespace {
 
 namespace fs = std::filesystem;
 
-// All files of a data directory.
+// All files of a build; runs add plans of examples, which go with the build they are of.
 constexpr const char* kBuildFiles[] = {"train.bin", "train.idx", "train.json", "heldout.bin", "heldout.idx", "heldout.json", "vocab.txt", "tokenizer_config.json"};
 
 }  // namespace
@@ -64,7 +65,7 @@ void check_replaceable(const fs::path& out) {
   const bool built = fs::is_regular_file(out / "train.json", error);
   for (const auto& entry : fs::directory_iterator(out)) {
     const std::string name = entry.path().filename().string();
-    const bool ours = std::find(std::begin(kBuildFiles), std::end(kBuildFiles), name) != std::end(kBuildFiles);
+    const bool ours = std::find(std::begin(kBuildFiles), std::end(kBuildFiles), name) != std::end(kBuildFiles) || is_plan_name(name);
     if (!built || !ours || !entry.is_regular_file()) throw IoError(out.string(), expected + "a folder with other files, such as '" + name + "'");
   }
 }

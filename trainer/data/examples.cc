@@ -1,10 +1,12 @@
 #include "trainer/data/examples.h"
 
 #include <algorithm>
+#include <limits>
 #include <string>
 
 #include "kernels/core/error.h"
 #include "kernels/core/philox.h"
+#include "trainer/log.h"
 
 namespace electra {
 namespace {
@@ -16,11 +18,78 @@ constexpr int64_t kNoTarget = int64_t{1} << 40;  // one segment: everything fits
 
 }  // namespace
 
-ExampleIndex::ExampleIndex(const TokenShard& shard, const ExampleOptions& options, const SpecialIds& special)
+std::filesystem::path plan_path(const std::filesystem::path& directory, std::string_view shard, const ExampleOptions& options) {
+  return directory / (std::string(shard) + "-" + std::to_string(options.seq_len) + "-" + std::to_string(options.seed) +
+                      (options.overflow == Overflow::google ? "-google" : "") + ".plan");
+}
+
+ExampleIndex::ExampleIndex(const TokenShard& shard, const ExampleOptions& options, const SpecialIds& special, const std::filesystem::path& plan)
     : shard_(&shard), options_(options), special_(special) {
   if (options.seq_len < kMinSeqLen || options.seq_len > kMaxSeqLen)
     throw ConfigError("seq_len", "expected " + std::to_string(kMinSeqLen) + " to " + std::to_string(kMaxSeqLen) + " tokens, got " + std::to_string(options.seq_len));
-  for (int64_t d = 0; d < shard.documents(); ++d) options.overflow == Overflow::fixed ? plan_fixed(d) : plan_google(d);
+  if (plan.empty()) {
+    make({});
+    return;
+  }
+  try {
+    if (std::filesystem::exists(plan)) {
+      open(MappedFile(plan), plan);
+      return;
+    }
+  } catch (const Error& error) {
+    log::info(std::string(error.what()) + "; the plan is made anew");
+  }
+  try {
+    make(plan);
+  } catch (const IoError& error) {
+    log::info(std::string(error.what()) + "; the plan of examples is made for this process alone");
+    make({});
+  }
+}
+
+// What the examples are a function of.
+uint64_t ExampleIndex::key() const {
+  std::string text = "plan 1";
+  const auto add = [&](auto value) { text.append(reinterpret_cast<const char*>(&value), sizeof value); };
+  add(shard_->checksum());
+  add(options_.seq_len);
+  add(options_.overflow);
+  add(options_.seed);
+  add(options_.single_segment);
+  add(options_.random_length);
+  add(options_.spill);
+  return xxh64(text);
+}
+
+void ExampleIndex::make(const std::filesystem::path& file) {
+  ExamplePlanWriter writer(file, key());
+  for (int64_t d = 0; d < shard_->documents(); ++d) {
+    const int64_t tokens = shard_->start(shard_->first_sentence(d + 1)) - shard_->start(shard_->first_sentence(d));
+    if (tokens > std::numeric_limits<uint32_t>::max())
+      throw DataError("examples", "expected documents of less than 2^32 tokens, got document " + std::to_string(d) + " of " + std::to_string(tokens));
+    options_.overflow == Overflow::fixed ? plan_fixed(d, writer) : plan_google(d, writer);
+  }
+  open(writer.finish(), file);
+}
+
+void ExampleIndex::open(MappedFile file, const std::filesystem::path& name) {
+  ExamplePlan plan(std::move(file), name, key());
+  int64_t i = 0, pieces = 0, tokens = 0;
+  for (const Example& e : plan.examples()) {
+    bool inside = e.document < shard_->documents() && e.first > 0 && e.tokens() <= options_.seq_len;
+    if (inside) {
+      const int64_t first = shard_->first_sentence(e.document), last = shard_->first_sentence(e.document + int64_t{1});
+      inside = options_.overflow == Overflow::fixed ? e.begin + e.pieces() <= shard_->start(last) - shard_->start(first) : e.begin < last - first;
+    }
+    if (!inside) throw DataError(name.string(), "expected examples inside their documents, of at most " + std::to_string(options_.seq_len) + " tokens, got another, number " + std::to_string(i));
+    ++i;
+    pieces += e.pieces();
+    tokens += e.tokens();
+  }
+  if (pieces != plan.pieces() || tokens != plan.tokens())
+    throw DataError(name.string(), "expected " + std::to_string(plan.pieces()) + " pieces in " + std::to_string(plan.tokens()) + " tokens, got " + std::to_string(pieces) + " in " + std::to_string(tokens));
+  plan_.emplace(std::move(plan));
+  examples_ = plan_->examples();
 }
 
 double ExampleIndex::draw(int64_t document, int64_t number, uint32_t index) const {
@@ -35,7 +104,7 @@ int64_t ExampleIndex::target_length(int64_t document, int64_t number) const {
 
 // Sentences are taken until they reach the target length; the first segment is closed by the first sentence that goes to the
 // second, so an example is one run of tokens, and the next one begins where it ends.
-void ExampleIndex::plan_fixed(int64_t document) {
+void ExampleIndex::plan_fixed(int64_t document, ExamplePlanWriter& writer) const {
   const int64_t first_sentence = shard_->first_sentence(document), last_sentence = shard_->first_sentence(document + 1);
   const int64_t base = shard_->start(first_sentence), end = shard_->start(last_sentence);
   int64_t sentence = first_sentence;
@@ -56,14 +125,13 @@ void ExampleIndex::plan_fixed(int64_t document) {
     }
     const int64_t first = std::min(a, options_.seq_len - 2);
     const int64_t second = first < a ? 0 : std::clamp<int64_t>(options_.seq_len - first - 3, 0, b);
-    examples_.push_back({static_cast<uint32_t>(document), number, static_cast<uint32_t>(begin - base), static_cast<uint16_t>(first),
-                         static_cast<uint16_t>(second)});
-    kept_ += first + second;
+    writer.add({static_cast<uint32_t>(document), number, static_cast<uint32_t>(begin - base), static_cast<uint16_t>(first),
+                static_cast<uint16_t>(second)});
     begin += first + second;
   }
 }
 
-void ExampleIndex::plan_google(int64_t document) {
+void ExampleIndex::plan_google(int64_t document, ExamplePlanWriter& writer) const {
   const int64_t first_sentence = shard_->first_sentence(document), last_sentence = shard_->first_sentence(document + 1);
   uint32_t number = 0;
   for (int64_t sentence = first_sentence; sentence < last_sentence; ++number) {
@@ -78,15 +146,9 @@ void ExampleIndex::plan_google(int64_t document) {
       (fits ? a : b) += n;
     }
     const int64_t first = std::min(a, options_.seq_len - 2), second = std::clamp<int64_t>(options_.seq_len - first - 3, 0, b);
-    examples_.push_back({static_cast<uint32_t>(document), number, static_cast<uint32_t>(begin - first_sentence),
-                         static_cast<uint16_t>(first), static_cast<uint16_t>(second)});
-    kept_ += first + second;
+    writer.add({static_cast<uint32_t>(document), number, static_cast<uint32_t>(begin - first_sentence), static_cast<uint16_t>(first),
+                static_cast<uint16_t>(second)});
   }
-}
-
-int64_t ExampleIndex::length(int64_t i) const {
-  const Example& e = (*this)[i];
-  return e.first + e.second + (e.second > 0 ? 3 : 2);
 }
 
 void ExampleIndex::build(int64_t i, int32_t* ids, int32_t* segments) const {
@@ -125,7 +187,7 @@ void ExampleIndex::build(int64_t i, int32_t* ids, int32_t* segments) const {
 }
 
 double ExampleIndex::share_kept() const {
-  return shard_->tokens() > 0 ? static_cast<double>(kept_) / static_cast<double>(shard_->tokens()) : 1;
+  return shard_->tokens() > 0 ? static_cast<double>(plan_->pieces()) / static_cast<double>(shard_->tokens()) : 1;
 }
 
 }  // namespace electra

@@ -176,11 +176,9 @@ void TokenShardWriter::finish(ShardInfo info) {
   for (const char* part : {".lengths", ".documents", ".blocks"}) fs::remove(with(parts_, part));
 }
 
-TokenShard::TokenShard(const fs::path& stem) : bin_(with(stem, ".bin")), info_(from_json(with(stem, ".json"))) {
+TokenShard::TokenShard(const fs::path& stem) : bin_(with(stem, ".bin")), idx_(with(stem, ".idx")), info_(from_json(with(stem, ".json"))) {
   const fs::path idx_path = with(stem, ".idx"), bin_path = with(stem, ".bin");
-  const MappedFile idx_file(idx_path);
-  const auto idx = idx_file.bytes();
-  const auto bytes = bin_.bytes();
+  const auto idx = idx_.bytes(), bytes = bin_.bytes();
   if (idx.size() < kHeader || std::memcmp(idx.data(), kMagic, sizeof kMagic) != 0) bad(idx_path, "a Megatron index", "a file of " + std::to_string(idx.size()) + " bytes without its magic number");
   const auto version = read<uint64_t>(idx, 9);
   const auto code = read<uint8_t>(idx, 17);
@@ -191,20 +189,21 @@ TokenShard::TokenShard(const fs::path& stem) : bin_(with(stem, ".bin")), info_(f
     bad(idx_path, std::to_string(kHeader + 12 * sentences + 8 * table) + " bytes for " + std::to_string(sentences) + " sentences and " + std::to_string(table) + " document boundaries", std::to_string(idx.size()));
   wide_ = code == kI32;
   const int64_t width = wide_ ? 4 : 2;
-  starts_.assign(1, 0);
+  int64_t tokens = 0;
   for (uint64_t s = 0; s < sentences; ++s) {
     const auto length = read<int32_t>(idx, kHeader + 4 * s);
     const auto offset = read<int64_t>(idx, kHeader + 4 * sentences + 8 * s);
-    if (length <= 0 || offset != starts_.back() * width)
-      bad(idx_path, "sentence " + std::to_string(s) + " at byte " + std::to_string(starts_.back() * width) + " with at least one token", "length " + std::to_string(length) + " at byte " + std::to_string(offset));
-    starts_.push_back(starts_.back() + length);
+    if (length <= 0 || offset != tokens * width)
+      bad(idx_path, "sentence " + std::to_string(s) + " at byte " + std::to_string(tokens * width) + " with at least one token", "length " + std::to_string(length) + " at byte " + std::to_string(offset));
+    tokens += length;
   }
-  if (static_cast<int64_t>(bytes.size()) != tokens() * width)
-    bad(bin_path, std::to_string(tokens() * width) + " bytes for " + std::to_string(tokens()) + " tokens", std::to_string(bytes.size()));
-  for (uint64_t d = 0; d < table; ++d) documents_.push_back(read<int64_t>(idx, kHeader + 12 * sentences + 8 * d));
-  if (documents_.empty() || documents_.front() != 0 || documents_.back() != static_cast<int64_t>(sentences) || !std::is_sorted(documents_.begin(), documents_.end()))
-    bad(idx_path, "document boundaries rising from 0 to " + std::to_string(sentences), "others");
-  for (const auto& [noun, said, is] : {std::tuple{"tokens", info_.tokens, tokens()}, {"sentences", info_.sentences, this->sentences()}, {"documents", info_.documents, documents()}})
+  if (static_cast<int64_t>(bytes.size()) != tokens * width)
+    bad(bin_path, std::to_string(tokens * width) + " bytes for " + std::to_string(tokens) + " tokens", std::to_string(bytes.size()));
+  const auto boundary = [&](uint64_t d) { return read<int64_t>(idx, kHeader + 12 * sentences + 8 * d); };
+  bool rising = table > 0 && boundary(0) == 0 && boundary(table - 1) == static_cast<int64_t>(sentences);
+  for (uint64_t d = 1; rising && d < table; ++d) rising = boundary(d - 1) <= boundary(d);
+  if (!rising) bad(idx_path, "document boundaries rising from 0 to " + std::to_string(sentences), "others");
+  for (const auto& [noun, said, is] : {std::tuple{"tokens", info_.tokens, tokens}, {"sentences", info_.sentences, static_cast<int64_t>(sentences)}, {"documents", info_.documents, static_cast<int64_t>(table) - 1}})
     if (said != is) bad(with(stem, ".json"), std::to_string(is) + " " + noun + " as in the index", std::to_string(said));
   const size_t blocks = (bytes.size() + kBlock - 1) / kBlock;
   if (info_.block_xxh64.size() != blocks) bad(with(stem, ".json"), std::to_string(blocks) + " checksums", std::to_string(info_.block_xxh64.size()));
@@ -213,9 +212,23 @@ TokenShard::TokenShard(const fs::path& stem) : bin_(with(stem, ".bin")), info_(f
     if (const std::string got = hex64(xxh64(block)); got != info_.block_xxh64[b])
       bad(bin_path, "checksum " + info_.block_xxh64[b] + " of MiB " + std::to_string(b), got);
   }
-  for (int64_t i = 0; i < tokens(); ++i)
+  for (int64_t i = 0; i < tokens; ++i)
     if (token(i) < 0 || token(i) >= info_.vocab_size)
       bad(bin_path, "ids 0 to " + std::to_string(info_.vocab_size - 1), std::to_string(token(i)) + " at token " + std::to_string(i));
+}
+
+uint64_t TokenShard::checksum(uint64_t seed) const {
+  for (const std::string& block : info_.block_xxh64) seed = xxh64(block, seed);
+  return xxh64(idx_.bytes(), seed);
+}
+
+int64_t TokenShard::first_sentence(int64_t document) const {
+  return read<int64_t>(idx_.bytes(), kHeader + 12 * static_cast<size_t>(info_.sentences) + 8 * static_cast<size_t>(document));
+}
+
+int64_t TokenShard::start(int64_t sentence) const {
+  if (sentence == info_.sentences) return info_.tokens;
+  return read<int64_t>(idx_.bytes(), kHeader + 4 * static_cast<size_t>(info_.sentences) + 8 * static_cast<size_t>(sentence)) / (wide_ ? 4 : 2);
 }
 
 int32_t TokenShard::token(int64_t i) const {
@@ -224,7 +237,16 @@ int32_t TokenShard::token(int64_t i) const {
 }
 
 void TokenShard::copy(int64_t first, int64_t count, int32_t* out) const {
-  for (int64_t i = 0; i < count; ++i) out[i] = token(first + i);
+  if (wide_) {
+    if (count > 0) std::memcpy(out, bin_.bytes().data() + 4 * first, 4 * static_cast<size_t>(count));
+    return;
+  }
+  const std::byte* const from = bin_.bytes().data() + 2 * first;
+  for (int64_t i = 0; i < count; ++i) {
+    uint16_t id;
+    std::memcpy(&id, from + 2 * i, sizeof id);
+    out[i] = id;
+  }
 }
 
 }  // namespace electra

@@ -58,6 +58,7 @@ class TokenShardWriter {
   void end_block(size_t bytes);
 };
 
+// Validated once, then mapped: memory does not grow with the text, whose pages the system takes back when it needs room.
 class TokenShard {
  public:
   // Opens and validates: the sidecar, sizes, offsets, document table, checksums, ids below the vocabulary's size. Throws IoError and, naming
@@ -65,22 +66,22 @@ class TokenShard {
   explicit TokenShard(const std::filesystem::path& stem);
 
   const ShardInfo& info() const { return info_; }
-  int64_t documents() const { return static_cast<int64_t>(documents_.size()) - 1; }
-  int64_t sentences() const { return static_cast<int64_t>(starts_.size()) - 1; }
-  int64_t tokens() const { return starts_.back(); }
-  // Sentences [first, last) of a document.
-  int64_t first_sentence(int64_t document) const { return documents_[static_cast<size_t>(document)]; }
+  int64_t documents() const { return info_.documents; }
+  int64_t sentences() const { return info_.sentences; }
+  int64_t tokens() const { return info_.tokens; }
+  // Of ids, sentences and documents: what two builds of the same data have in common. A sum over several shards goes on from another's.
+  uint64_t checksum(uint64_t seed = 0) const;
+  // First sentence of a document; document may be documents(), so that a document's are [first_sentence(d), first_sentence(d + 1)).
+  int64_t first_sentence(int64_t document) const;
   // First token of a sentence, counted over the shard; sentence may be sentences().
-  int64_t start(int64_t sentence) const { return starts_[static_cast<size_t>(sentence)]; }
+  int64_t start(int64_t sentence) const;
   int32_t token(int64_t i) const;
   void copy(int64_t first, int64_t count, int32_t* out) const;
 
  private:
-  MappedFile bin_;
+  MappedFile bin_, idx_;  // what stands in them is read where it is needed: nothing grows with the shard
   bool wide_ = false;
   ShardInfo info_;
-  std::vector<int64_t> starts_;     // sentences + 1
-  std::vector<int64_t> documents_;  // documents + 1, in sentences
 };
 
 }  // namespace electra
