@@ -461,6 +461,31 @@ TEST_CASE("docs/configuration.md says of every key what the program says") {
   }
 }
 
+TEST_CASE("data names one directory or several, with a weight for each") {
+  const std::string here = std::filesystem::current_path().string();
+  CHECK(preset("tiny", {"data=a"}).data == here + "/a");
+  CHECK(preset("tiny", {"data=a/,../b"}).data ==
+        here + "/a," + std::filesystem::path(here).parent_path().string() + "/b");
+  CHECK(preset("tiny", {"data=a,b"}).weights().empty());
+  CHECK(preset("tiny", {"data=a,b", "data_weights=1/4,3"}).weights() ==
+        std::vector<double>{0.25, 3});
+  CHECK(preset("tiny", {"data_weights=1,3"}).weights().size() == 2);  // data comes later
+  const std::string values = "expected size, or numbers above 0 separated by commas, got '";
+  for (const std::string bad : {"", "1,", "0,1", "1,-1", "a", "1,inf", "1;2"})
+    CHECK(error_of({"data_weights=" + bad}) == "[command line] data_weights: " + values + bad + "'");
+  CHECK(error_of({"data=a,b", "data_weights=1"}) ==
+        "[command line] data_weights: expected 2 weights, one for each directory of data, got 1");
+  CHECK(error_of({"data=a", "data_weights=1,2"}) ==
+        "[command line] data_weights: expected 1 weight, one for each directory of data, got 2");
+  CHECK(error_of({"data=a,,b"}) ==
+        "[command line] data: expected a path, or several separated by commas, got 'a,,b'");
+  // What is written is read again as it was.
+  const ResolvedConfig r = load_config("tiny", {"data=a,b", "data_weights=1,3"});
+  const ResolvedConfig again = parse_config(to_yaml(r), "again", {});
+  CHECK(again.config.data == r.config.data);
+  CHECK(again.config.data_weights == "1,3");
+}
+
 TEST_CASE("files that are no configuration") {
   CHECK(error_of_file("- a\n- b\n") ==
         "[my.yaml:1] expected 'key: value' lines, got something else");

@@ -17,7 +17,7 @@
 #include "tests/temporary_directory.h"
 #include "trainer/data/corpus.h"
 #include "trainer/data/data_build.h"
-#include "trainer/data/data_set.h"
+#include "trainer/data/data_sets.h"
 #include "trainer/data/loader.h"
 #include "trainer/log.h"
 
@@ -765,6 +765,137 @@ TEST_CASE("the loader hands out the same batches from any place on") {
       }
     }
   }
+}
+
+TEST_CASE("several indices give their shares exactly, each in its own epochs without a gap") {
+  const TemporaryDirectory dir, second, third;
+  const TokenShard a = make_shard(dir, many_documents()), b = make_shard(second, {{3, 4}, {5}, {20, 9, 9}}), c = make_shard(third, many_documents());
+  const ExampleOptions options{.seq_len = 16};
+  const ExampleIndex x(a, options, kSpecial), y(b, options, kSpecial), z(c, options, kSpecial);
+  const ExampleStream stream({&x, &y, &z}, {1, 2.0 / 3, 1e-9});
+  CHECK(stream.share(0) == 2457.0 / 4096);  // three fifths, a little less for what the third has
+  CHECK(stream.share(1) == 1638.0 / 4096);
+  CHECK(stream.share(2) == 1.0 / 4096);
+  std::map<const ExampleIndex*, std::vector<int64_t>> seen;
+  int together = 0;
+  const ExampleIndex* last = nullptr;
+  for (int64_t i = 0; i < 3 * 4096; ++i) {
+    const auto place = stream.at(5, {0, i});
+    seen[place.index].push_back(place.number);
+    together += place.index == last;
+    last = place.index;
+    if (i % 4096 == 4095) {
+      CHECK(seen[&x].size() == static_cast<size_t>(2457 * (i / 4096 + 1)));
+      CHECK(seen[&y].size() == static_cast<size_t>(1638 * (i / 4096 + 1)));
+      CHECK(seen[&z].size() == static_cast<size_t>(i / 4096 + 1));
+    }
+  }
+  CHECK(together > 3 * 4096 * 0.49);  // of a shuffled order: 0.6² + 0.4² = 0.52 stand beside one of their own
+  CHECK(together < 3 * 4096 * 0.55);
+  for (const auto& [index, numbers] : seen) {  // as often as any other, but for the epoch that has begun
+    std::map<int64_t, int64_t> times;
+    for (const int64_t n : numbers) ++times[n];
+    const auto epochs = static_cast<int64_t>(numbers.size()) / index->size();
+    for (int64_t n = 0; n < index->size(); ++n) {
+      REQUIRE(times[n] >= epochs);
+      REQUIRE(times[n] <= epochs + 1);
+    }
+  }
+  CHECK(x.size() == z.size());
+  CHECK(seen[&x][0] != seen[&z][0]);  // equal sets do not go in step
+  // One index is what it is alone.
+  const ExampleStream one({&x}, {3});
+  CHECK(one.epoch_size() == x.size());
+  CHECK(one.at(5, {2, 7}).number == EpochOrder(x.size(), 5, 2)(7));
+  CHECK(one.share(0) == 1);
+  // Shares that cannot all be had: each index has one place, the others the rest.
+  std::vector<const ExampleIndex*> many(1024, &x);
+  std::vector<double> weights(1024, 1e-6);
+  weights[3] = 1;
+  const ExampleStream lopsided(many, weights);
+  CHECK(lopsided.share(3) == (4096 - 1023) / 4096.0);
+  CHECK(lopsided.share(1023) == 1 / 4096.0);
+  many.push_back(&x);
+  weights.push_back(1);
+  CHECK(error_of<ConfigError>([&] { ExampleStream(many, weights); }) == "[loader] expected 1 to 1024 indices with a weight each, got 1025 with 1025 weights");
+  CHECK(error_of<ConfigError>([&] { ExampleStream({&x, &y}, {1}); }).find("got 2 with 1 weights") != std::string::npos);
+  CHECK(error_of<ConfigError>([&] { ExampleStream({&x, &y}, {1, 0}); }) == "[loader] expected weights above 0, got 0.000000");
+}
+
+TEST_CASE("a mixture is resumed at any batch, bit for bit, and the same for both sides of it") {
+  const TemporaryDirectory dir, second;
+  const TokenShard a = make_shard(dir, many_documents()), b = make_shard(second, {{3, 4}, {5}, {20, 9, 9}});
+  const ExampleOptions options{.seq_len = 16};
+  const ExampleIndex x(a, options, kSpecial), y(b, options, kSpecial);
+  const ExampleStream stream({&x, &y}, {1, 3});
+  const BatchShape shape{20, 96, 16};
+  std::vector<PackedBatch> expected;
+  LoaderState state{0, 4000};
+  for (int i = 0; i < 60; ++i) {
+    fill_batch(stream, shape, 9, state, expected.emplace_back(shape));
+    state = expected.back().after;
+  }
+  CHECK(state.epoch == 0);
+  CHECK(state.next > 4096);  // into the next round
+  for (size_t from = 1; from < expected.size(); ++from) {
+    Loader loader(stream, shape, 9, expected[from - 1].after);
+    PackedBatch batch(shape);
+    for (size_t i = from; i < std::min(from + 3, expected.size()); ++i) {
+      loader.next(batch);
+      REQUIRE(batch.ids == expected[i].ids);
+      REQUIRE(batch.segments == expected[i].segments);
+      REQUIRE(batch.sequence_offsets == expected[i].sequence_offsets);
+      REQUIRE(batch.after == expected[i].after);
+    }
+  }
+  // A place far into a run is entered at once: nothing before it is looked at.
+  PackedBatch far(shape);
+  fill_batch(stream, shape, 9, {0, int64_t{1} << 50}, far);
+  CHECK(far.sequences > 0);
+  // Held-out batches: from each in turn, all of each.
+  int64_t sequences = 0;
+  const auto batches = fixed_batches({&x, &y}, shape, 0);
+  for (const PackedBatch& batch : batches) sequences += batch.sequences;
+  CHECK(sequences == x.size() + y.size());
+  CHECK(batches[1].ids == fixed_batches(y, shape, 0)[0].ids);
+  CHECK(fixed_batches({&x, &y}, shape, 3).size() == 3);
+}
+
+TEST_CASE("data sets of a run have one vocabulary and one tokenizer") {
+  const TemporaryDirectory dir;
+  DataBuildOptions o = build_options(dir, small_text(50));
+  build_data(o);
+  o.out = dir / "e";
+  o.tokenizer.lowercase = false;
+  build_data(o);
+  o.out = dir / "f";
+  write_file(dir / "v.txt", kVocabulary + "blue\n");
+  build_data(o);
+  o.out = dir / "g";
+  write_file(dir / "v.txt", kVocabulary);
+  o.tokenizer.lowercase = true;
+  write_file(dir / "t.txt", small_text(60));
+  build_data(o);
+  const auto open = [&](const std::vector<std::string>& names) {
+    std::vector<std::string> paths;
+    for (const std::string& name : names) paths.push_back(dir / name);
+    return error_of<DataError>([&] { DataSets sets(paths); });
+  };
+  CHECK(open({"d", "g"}) == "no error");
+  CHECK(open({"d", "e"}) == "[" + (dir / "e/train.json") + "] expected the tokenizer of " + (dir / "d") +
+                               " (mode hf, lower case yes, accents stripped yes, Chinese split yes), got mode hf, lower case no, accents stripped no, Chinese split yes");
+  CHECK(open({"d", "g", "f"}).find("f/train.json] expected the vocabulary of " + (dir / "d") + ", sha256 ") != std::string::npos);
+  const DataSets both({dir / "d", dir / "g"}), one({dir / "d"}), swapped({dir / "g", dir / "d"});
+  CHECK(both.checksum() != one.checksum());
+  CHECK(both.checksum() != swapped.checksum());
+  CHECK(both.heldout_tokens() == both[0].heldout().tokens() + both[1].heldout().tokens());
+  CHECK(one.heldout_unigram_entropy() == one.first().heldout_unigram_entropy());
+  CHECK(example_indices(both, Side::train, {}).size() == 2);
+  CHECK(fs::exists(dir / "g/train-128-0.plan"));
+  CHECK(data_directories(dir / "d" + "," + (dir / "g")) == std::vector{dir / "d", dir / "g"});
+  CHECK(data_directories("a,,b") == std::vector<std::string>{"a", "", "b"});
+  fs::create_directory(dir / "a,b");
+  CHECK(data_directories(dir / "a,b") == std::vector{dir / "a,b"});
 }
 
 TEST_CASE("the loader stops at once, whatever it has been asked") {

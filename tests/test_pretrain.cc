@@ -16,7 +16,7 @@
 #include "tests/toy_run.h"
 #include "trainer/checkpoint.h"
 #include "trainer/config_summary.h"
-#include "trainer/data/data_set.h"
+#include "trainer/data/data_sets.h"
 #include "trainer/log.h"
 #include "trainer/pretrain.h"
 #include "trainer/pretrain_setup.h"
@@ -78,6 +78,28 @@ TEST_CASE("a run that is stopped and resumed ends with the weights of one that w
   for (size_t i = 0; i < x.size(); ++i)
     for (const char* key : {"step", "tokens", "loss", "disc_auc", "grad_norm"}) CHECK(x[i][key] == y[i][key]);
   CHECK(toy.lines("parts", "resume").size() == 2);
+}
+
+TEST_CASE("a run on two data sets is resumed bit for bit, and not with other shares") {
+  const Toy toy;
+  toy.build("more", 61);
+  const std::string both = "data=" + (toy.directory / "data") + "," + (toy.directory / "more");
+  REQUIRE(toy.train("whole", {both, "data_weights=1,3"}) == 0);
+  CHECK(stopped_by(SIGINT, 6, toy, toy.request("parts", {both, "data_weights=1,3"})) == 130);
+  REQUIRE(pretrain(toy.resumed("parts")) == 0);
+  check_same_weights(toy.latest("whole"), toy.latest("parts"));
+  CHECK_THAT(read_file(toy.run("whole") + "/log.txt"), Contains("data " + (toy.directory / "more") + ", 75.00 % of the examples: "));
+  CHECK_THAT(error_of<ConfigError>(toy.resumed("parts", {"data_weights=1,2", "train_steps=30"})), Contains("data_weights: expected 1,3 as the run began, got 1,2"));
+  // The shares make the batches.
+  REQUIRE(toy.train("size", {both, "train_steps=3"}) == 0);
+  REQUIRE(toy.train("first", {"train_steps=3"}) == 0);
+  CHECK(toy.lines("size", "train")[0]["loss"] != toy.lines("first", "train")[0]["loss"]);
+  CHECK(toy.lines("size", "train")[0]["loss"] != toy.lines("whole", "train")[0]["loss"]);
+  const Result eval = electra_command(toy, {"eval", toy.run("whole"), "--json"});
+  REQUIRE(eval.status == 0);
+  const DataSets sets(data_directories((toy.directory / "data") + "," + (toy.directory / "more")));
+  CHECK(nlohmann::json::parse(eval.out)["heldout_tokens"] == sets.heldout_tokens());
+  CHECK(electra_command(toy, {"eval", toy.run("whole"), "data=" + (toy.directory / "data")}).status == 0);
 }
 
 TEST_CASE("a run trains: its loss falls and its weights are not those it began with") {

@@ -5,7 +5,7 @@ namespace {
 
 class LoaderSource final : public BatchSource {
  public:
-  LoaderSource(const ExampleIndex& examples, const BatchShape& shape, uint64_t seed, LoaderState start, int64_t micro_batches)
+  LoaderSource(const ExampleStream& examples, const BatchShape& shape, uint64_t seed, LoaderState start, int64_t micro_batches)
       : loader_(examples, shape, seed, start), state_(start) {
     for (int64_t i = 0; i < micro_batches; ++i) batches_.emplace_back(shape);
     views_.resize(batches_.size());
@@ -29,7 +29,7 @@ class LoaderSource final : public BatchSource {
 
 class OverfitSource final : public BatchSource {
  public:
-  OverfitSource(const ExampleIndex& examples, const BatchShape& shape, uint64_t seed, int64_t steps, int64_t first_step,
+  OverfitSource(const ExampleStream& examples, const BatchShape& shape, uint64_t seed, int64_t steps, int64_t first_step,
                 int64_t micro_batches)
       : micro_batches_(static_cast<size_t>(micro_batches)), next_(static_cast<size_t>(first_step % steps)) {
     LoaderState state;
@@ -73,12 +73,12 @@ class SyntheticSource final : public BatchSource {
 
 }  // namespace
 
-std::unique_ptr<BatchSource> loader_source(const ExampleIndex& examples, const BatchShape& shape, uint64_t seed, LoaderState start,
+std::unique_ptr<BatchSource> loader_source(const ExampleStream& examples, const BatchShape& shape, uint64_t seed, LoaderState start,
                                            int64_t micro_batches) {
   return std::make_unique<LoaderSource>(examples, shape, seed, start, micro_batches);
 }
 
-std::unique_ptr<BatchSource> overfit_source(const ExampleIndex& examples, const BatchShape& shape, uint64_t seed, int64_t steps,
+std::unique_ptr<BatchSource> overfit_source(const ExampleStream& examples, const BatchShape& shape, uint64_t seed, int64_t steps,
                                             int64_t first_step, int64_t micro_batches) {
   return std::make_unique<OverfitSource>(examples, shape, seed, steps, first_step, micro_batches);
 }

@@ -19,10 +19,10 @@ class BatchSource {
 };
 
 // micro_batches of each step from examples, beginning at start.
-std::unique_ptr<BatchSource> loader_source(const ExampleIndex& examples, const BatchShape& shape, uint64_t seed, LoaderState start,
+std::unique_ptr<BatchSource> loader_source(const ExampleStream& examples, const BatchShape& shape, uint64_t seed, LoaderState start,
                                            int64_t micro_batches);
 // The first `steps` steps of another source, in turn.
-std::unique_ptr<BatchSource> overfit_source(const ExampleIndex& examples, const BatchShape& shape, uint64_t seed, int64_t steps,
+std::unique_ptr<BatchSource> overfit_source(const ExampleStream& examples, const BatchShape& shape, uint64_t seed, int64_t steps,
                                             int64_t first_step, int64_t micro_batches);
 // Made-up batches, from step first_step on.
 std::unique_ptr<BatchSource> synthetic_source(const BatchShape& shape, int64_t vocab_size, uint64_t seed, int64_t first_step,

@@ -19,6 +19,7 @@
 #include "kernels/core/philox.h"
 #include "trainer/build_info.h"
 #include "trainer/config_yaml.h"
+#include "trainer/data/data_sets.h"
 #include "trainer/data/examples.h"
 #include "trainer/nearest.h"
 
@@ -185,14 +186,64 @@ std::string yaml_string(std::string_view text) {
   return out + "\"";
 }
 
+std::string absolute_path(const std::string& text) {
+  std::filesystem::path absolute = std::filesystem::absolute(text).lexically_normal();
+  if (!absolute.has_filename()) absolute = absolute.parent_path();
+  return absolute.string();
+}
+
+// As path(), or several, separated by commas.
+Key paths(const char* name, Field<std::string> field, const char* doc) {
+  const auto set = [=](PretrainConfig& config, std::string_view text) {
+    field(config).clear();
+    if (text.empty()) return true;
+    for (const std::string& directory : data_directories(std::string(text))) {
+      if (directory.empty()) return false;
+      field(config) += (field(config).empty() ? "" : ",") + absolute_path(directory);
+    }
+    return true;
+  };
+  return {name,
+          doc,
+          "a path, or several separated by commas",
+          OnResume::fixed,
+          Fallback::builtin,
+          set,
+          [=](const PretrainConfig& config) { return yaml_string(value_of(config, field)); }};
+}
+
+// Numbers above 0, separated by commas.
+std::optional<std::vector<double>> parse_weights(std::string_view text) {
+  std::vector<double> weights;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const auto weight = parse_real(text.substr(begin, end - begin));
+    if (!weight || !(*weight > 0)) return std::nullopt;
+    weights.push_back(*weight);
+    begin = end + 1;
+  }
+  return weights;
+}
+
+Key weights(const char* name, Field<std::string> field, const char* doc) {
+  const auto set = [=](PretrainConfig& config, std::string_view text) {
+    field(config) = text;
+    return text == "size" || parse_weights(text).has_value();
+  };
+  return {name,
+          doc,
+          "size, or numbers above 0 separated by commas",
+          OnResume::fixed,
+          Fallback::builtin,
+          set,
+          [=](const PretrainConfig& config) { return value_of(config, field); }};
+}
+
 Key path(const char* name, Field<std::string> field, OnResume on_resume, const char* doc) {
   const auto set = [=](PretrainConfig& config, std::string_view text) {
     field(config).clear();
     if (text.empty()) return true;
-    std::filesystem::path absolute =
-        std::filesystem::absolute(std::string(text)).lexically_normal();
-    if (!absolute.has_filename()) absolute = absolute.parent_path();
-    field(config) = absolute.string();
+    field(config) = absolute_path(std::string(text));
     return true;
   };
   return {
@@ -283,7 +334,10 @@ std::vector<Key> make_table() {
       real("temperature", ELECTRA_FIELD(model.temperature), above(0), builtin,
            "divides the generator's logits for sampling only"),
 
-      path("data", ELECTRA_FIELD(data), fixed, "directory that 'electra data build' wrote"),
+      paths("data", ELECTRA_FIELD(data),
+            "directory that 'electra data build' wrote; several are mixed as data_weights says"),
+      weights("data_weights", ELECTRA_FIELD(data_weights),
+              "shares of the examples that come from each of several data sets; size: in proportion to their examples"),
       path("run", ELECTRA_FIELD(run), may_change, "directory the run writes to"),
       integer("seq_len", ELECTRA_FIELD(seq_len), up_to(kMinSeqLen, kMaxSeqLen), given, fixed,
               "tokens of an example, [CLS] and [SEP] included"),
@@ -535,6 +589,9 @@ void check(const ResolvedConfig& resolved) {
   if (c.batch.tokens > 0 && c.batch.tokens / n < c.seq_len)
     fail("batch.tokens", fmt::format("expected at least seq_len × batch.accumulate ({}), got {}",
                                      c.seq_len * n, c.batch.tokens));
+  const size_t sets = data_directories(c.data).size();
+  if (const size_t weights = c.weights().size(); weights > 0 && !c.data.empty() && weights != sets)
+    fail("data_weights", fmt::format("expected {} weight{}, one for each directory of data, got {}", sets, sets > 1 ? "s" : "", weights));
   at_its_key(resolved, [&] { validate(c.model); });
 }
 
@@ -616,6 +673,10 @@ std::string read_file(const std::string& file) {
 }
 
 }  // namespace
+
+std::vector<double> PretrainConfig::weights() const {
+  return parse_weights(data_weights).value_or(std::vector<double>());
+}
 
 int64_t PretrainConfig::max_predictions() const {
   return static_cast<int64_t>((mask_prob + 0.005) * static_cast<double>(seq_len));

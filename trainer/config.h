@@ -33,7 +33,8 @@ struct PretrainConfig {
     double layers_fraction = 1;  // of its layers
   } generator;
 
-  std::string data;  // absolute once loaded; may be empty
+  std::string data;  // absolute once loaded; may be empty, or several, separated by commas (data_directories)
+  std::string data_weights = "size";  // of several, separated by commas; size: in proportion to their examples
   std::string run;
   int64_t seq_len = 0;
   double mask_prob = 0;
@@ -87,6 +88,7 @@ struct PretrainConfig {
     bool keep_best = true;  // also the one with the lowest held-out loss
   } checkpoint;
 
+  std::vector<double> weights() const;  // data_weights as numbers; empty for size
   int64_t max_predictions() const;  // masked positions a sequence: int((mask_prob + 0.005) seq_len)
   int64_t tokens_per_step() const;  // capacity of all micro-batches of a step
   int64_t tokens_per_micro_batch() const;  // capacity of one

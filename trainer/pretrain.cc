@@ -18,7 +18,7 @@
 #include "trainer/build_info.h"
 #include "trainer/checkpoint.h"
 #include "trainer/config_summary.h"
-#include "trainer/data/data_set.h"
+#include "trainer/data/data_sets.h"
 #include "trainer/device_info.h"
 #include "trainer/evaluate.h"
 #include "trainer/files.h"
@@ -50,10 +50,13 @@ constexpr std::string_view kInterrupted = "stopping after this step, with a chec
 
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
+using Indices = std::vector<std::unique_ptr<ExampleIndex>>;
+
 // Text, vocabulary and examples of a run; absent parts for --synthetic.
 struct RunData {
-  std::unique_ptr<DataSet> set;
-  std::unique_ptr<ExampleIndex> train, heldout;
+  std::unique_ptr<DataSets> sets;
+  Indices train, heldout;
+  std::optional<ExampleStream> stream;  // of train
   std::vector<PackedBatch> heldout_batches;
   SpecialIds special = kSyntheticSpecialIds;
 };
@@ -62,20 +65,15 @@ RunData open_data(ResolvedConfig& resolved, bool synthetic) {
   RunData data;
   if (synthetic) return data;
   if (resolved.config.data.empty()) throw ConfigError("data", "expected data=DIR, a directory made by 'electra data build', got none");
-  data.set = std::make_unique<DataSet>(resolved.config.data);
-  data.special = data.set->special();
-  set_value(resolved, "vocab_size", std::to_string(data.set->vocabulary().size()), "data");
+  data.sets = std::make_unique<DataSets>(data_directories(resolved.config.data));
+  data.special = data.sets->first().special();
+  set_value(resolved, "vocab_size", std::to_string(data.sets->first().vocabulary().size()), "data");
   const PretrainConfig& config = resolved.config;
-  const ExampleOptions examples = example_options(config);
-  data.train = std::make_unique<ExampleIndex>(data.set->train(), examples, data.special, plan_path(data.set->directory(), "train", examples));
-  data.heldout = std::make_unique<ExampleIndex>(data.set->heldout(), examples, data.special, plan_path(data.set->directory(), "heldout", examples));
-  data.heldout_batches = fixed_batches(*data.heldout, micro_batch_shape(config), config.eval.batches);
+  data.train = example_indices(*data.sets, Side::train, example_options(config));
+  data.heldout = example_indices(*data.sets, Side::heldout, example_options(config));
+  data.stream = example_stream(config, views(data.train));
+  data.heldout_batches = fixed_batches(views(data.heldout), micro_batch_shape(config), config.eval.batches);
   return data;
-}
-
-// Ids, sentences and documents of a data set: what two builds of the same data have in common.
-std::string data_checksum(const DataSet& set) {
-  return hex64(set.heldout().checksum(set.train().checksum()));
 }
 
 std::string source_of(const PretrainRequest& request) {
@@ -85,11 +83,11 @@ std::string source_of(const PretrainRequest& request) {
 
 // Embeddings are of the entries of a vocabulary, whatever its size.
 void check_vocabulary_of(const Checkpoint& checkpoint, const RunData& data) {
-  if (!data.set) return;
+  if (!data.sets) return;
   const std::filesystem::path vocabulary = checkpoint.file("vocab.txt");
   if (!std::filesystem::exists(vocabulary))
     throw DataError(vocabulary.string(), "expected the vocabulary of the checkpoint, got none: it was trained with --synthetic");
-  check_vocabulary(*data.set, Vocabulary::load(vocabulary));
+  check_vocabulary(data.sets->first(), Vocabulary::load(vocabulary));
 }
 
 // A resumed run goes on with the batches and the settings it began with. now: source and data of this process.
@@ -160,7 +158,7 @@ class PretrainRun {
     ParameterStore& store = step_->store()->on_host();
     TrainState start;
     start.source = source_of(request_);
-    if (data_.set) start.data_xxh64 = data_checksum(*data_.set);
+    if (data_.sets) start.data_xxh64 = data_.sets->checksum();
     if (request_.resume) {
       const Checkpoint checkpoint = Checkpoint::open(config().run);
       check_resumed(checkpoint, start, data_, request_.config);
@@ -213,8 +211,8 @@ class PretrainRun {
     const std::string yaml = to_yaml(request_.config);
     replace_file(directory_->config(), yaml);
     extra_["config.resolved.yaml"] = yaml;
-    if (data_.set)
-      for (const char* name : {"vocab.txt", "tokenizer_config.json"}) extra_[name] = read_file(data_.set->directory() / name);
+    if (data_.sets)
+      for (const char* name : {"vocab.txt", "tokenizer_config.json"}) extra_[name] = read_file(data_.sets->first().directory() / name);
     const std::string hash = config_hash(config());
     metrics_.emplace(request_.resume ? MetricsLog::resume(directory_->metrics(), hash, state_.step)
                                      : MetricsLog::create(directory_->metrics(), hash));
@@ -230,8 +228,8 @@ class PretrainRun {
     const auto seed = static_cast<uint64_t>(config().seed);
     const int64_t micro_batches = config().batch.accumulate;
     if (request_.synthetic) source_ = synthetic_source(shape, config().model.vocab_size, seed, state_.step, micro_batches);
-    else if (request_.overfit > 0) source_ = overfit_source(*data_.train, shape, seed, request_.overfit, state_.step, micro_batches);
-    else source_ = loader_source(*data_.train, shape, seed, {state_.epoch, state_.next_example}, micro_batches);
+    else if (request_.overfit > 0) source_ = overfit_source(*data_.stream, shape, seed, request_.overfit, state_.step, micro_batches);
+    else source_ = loader_source(*data_.stream, shape, seed, {state_.epoch, state_.next_example}, micro_batches);
   }
 
   void describe() const {
@@ -240,14 +238,18 @@ class PretrainRun {
     log::info(fmt::format("model: {:.2f} M parameters, {:.1f} GFLOP a step, activations {:.0f} MiB",
                           static_cast<double>(step_->store()->count()) / 1e6, step_flops() / 1e9,
                           static_cast<double>(step_->program().program().arena_bytes()) / 1048576.0));
-    if (!data_.set) return;
-    const double share = data_.train->share_kept();
-    const double epochs = static_cast<double>(config().train_steps * config().tokens_per_step()) / static_cast<double>(data_.set->train().tokens());
-    log::info(fmt::format("data: {} pieces, {} examples at length {}, {:.2f} % of the pieces kept; the run sees them about {:.1f} times",
-                          data_.set->train().tokens(), data_.train->size(), config().seq_len, 100 * share, epochs));
-    log::info(fmt::format("held out: {} pieces, unigram entropy {:.4f} nats", data_.set->heldout().tokens(), data_.set->heldout_unigram_entropy()));
-    if (share < kFewestPiecesKept && config().examples.overflow == Recipe::google)
-      log::info("what overflows an example is thrown away, as the original does; examples.overflow=fixed keeps it");
+    if (!data_.sets) return;
+    const double tokens = static_cast<double>(config().train_steps * config().tokens_per_step());
+    for (size_t i = 0; i < data_.sets->count(); ++i) {
+      const DataSet& set = (*data_.sets)[i];
+      const double share = data_.train[i]->share_kept(), weight = data_.stream->share(i);
+      log::info(fmt::format("data{}: {} pieces, {} examples at length {}, {:.2f} % of the pieces kept; the run sees them about {:.1f} times",
+                            data_.sets->count() == 1 ? "" : fmt::format(" {}, {:.2f} % of the examples", set.directory().string(), 100 * weight), set.train().tokens(),
+                            data_.train[i]->size(), config().seq_len, 100 * share, weight * tokens / static_cast<double>(set.train().tokens())));
+      if (share < kFewestPiecesKept && config().examples.overflow == Recipe::google)
+        log::info("what overflows an example is thrown away, as the original does; examples.overflow=fixed keeps it");
+    }
+    log::info(fmt::format("held out: {} pieces, unigram entropy {:.4f} nats", data_.sets->heldout_tokens(), data_.sets->heldout_unigram_entropy()));
   }
 
   double step_flops() const { return step_->program().step_cost().flops * static_cast<double>(config().batch.accumulate); }

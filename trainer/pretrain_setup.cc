@@ -37,6 +37,14 @@ ExampleOptions example_options(const PretrainConfig& config) {
   return options;
 }
 
+ExampleStream example_stream(const PretrainConfig& config, const std::vector<const ExampleIndex*>& indices) {
+  if (indices.size() == 1) return *indices.front();
+  std::vector<double> weights = config.weights();
+  if (weights.empty())
+    for (const ExampleIndex* index : indices) weights.push_back(static_cast<double>(index->size()));
+  return {indices, weights};
+}
+
 OptimizerConfig optimizer_config(const PretrainConfig& config) {
   return {.weight_decay = config.optimizer.weight_decay,
           .beta1 = config.optimizer.beta1,

@@ -4,6 +4,7 @@
 #include "trainer/config.h"
 #include "trainer/data/data_set.h"
 #include "trainer/data/examples.h"
+#include "trainer/data/loader.h"
 #include "trainer/optimizer.h"
 
 namespace electra {
@@ -15,6 +16,8 @@ MaskingOptions masking_options(const PretrainConfig& config, const SpecialIds& s
 // For programs that run on the stream. With precision auto or bf16 kernels compute in bf16 on a GPU; on the CPU always in fp32.
 ElectraGraphOptions graph_options(const PretrainConfig& config, const SpecialIds& special, bool train, const Stream& stream);
 ExampleOptions example_options(const PretrainConfig& config);
+// Of the data sets' training examples, in the configuration's shares.
+ExampleStream example_stream(const PretrainConfig& config, const std::vector<const ExampleIndex*>& indices);
 OptimizerConfig optimizer_config(const PretrainConfig& config);
 
 // Settles what is left to the device: precision and gemm. Throws ConfigError for what the CPU cannot do.

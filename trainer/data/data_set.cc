@@ -45,12 +45,21 @@ TokenizerOptions DataSet::tokenizer_options() const {
 }
 
 double DataSet::heldout_unigram_entropy() const {
-  std::vector<int64_t> counts(static_cast<size_t>(vocabulary_.size()), 0);
-  for (int64_t i = 0; i < heldout_.tokens(); ++i) ++counts[static_cast<size_t>(heldout_.token(i))];
+  const TokenShard* const shard = &heldout_;
+  return unigram_entropy({&shard, 1});
+}
+
+double unigram_entropy(std::span<const TokenShard* const> shards) {
+  std::vector<int64_t> counts(static_cast<size_t>(shards.front()->info().vocab_size), 0);
+  int64_t tokens = 0;
+  for (const TokenShard* shard : shards) {
+    for (int64_t i = 0; i < shard->tokens(); ++i) ++counts[static_cast<size_t>(shard->token(i))];
+    tokens += shard->tokens();
+  }
   double entropy = 0;
   for (const int64_t c : counts) {
     if (c == 0) continue;
-    const double p = static_cast<double>(c) / static_cast<double>(heldout_.tokens());
+    const double p = static_cast<double>(c) / static_cast<double>(tokens);
     entropy -= p * std::log(p);
   }
   return entropy;

@@ -2,6 +2,7 @@
 // settings, so that everything later needs nothing else.
 #pragma once
 #include <filesystem>
+#include <span>
 #include <string>
 
 #include "kernels/masking.h"
@@ -35,6 +36,8 @@ void check_replaceable(const std::filesystem::path& out);
 ShardInfo shard_info(const Vocabulary& vocabulary, const TokenizerOptions& options, const std::string& split_unit, uint64_t corpus_hash);
 // vocab.txt and tokenizer_config.json.
 void write_tokenizer(const std::filesystem::path& directory, const Vocabulary& vocabulary, const TokenizerOptions& options);
+// Entropy of the pieces' own frequencies in all shards together, in nats; the shards are of one vocabulary.
+double unigram_entropy(std::span<const TokenShard* const> shards);
 
 // tokenizer_config.json with transformers' keys, and its way back.
 std::string tokenizer_config_json(const TokenizerOptions& options);

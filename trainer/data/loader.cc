@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
+#include <string>
 
 #include "kernels/core/error.h"
 #include "kernels/core/philox.h"
@@ -12,6 +14,10 @@ namespace {
 
 constexpr size_t kAhead = 4;  // batches built before they are asked for
 constexpr int kFeistelRounds = 6;
+constexpr int64_t kMixture = 4096;     // examples in a row in which every index has its exact share
+constexpr size_t kMostIndices = 1024;
+
+DataError no_examples() { return DataError("loader", "expected text with at least one example, got none"); }
 
 void clear(PackedBatch& batch) {
   std::fill(batch.ids.begin(), batch.ids.end(), 0);
@@ -19,11 +25,11 @@ void clear(PackedBatch& batch) {
   batch.sequences = batch.tokens = 0;
 }
 
-// Appends example i; false where it does not fit.
-bool append(const ExampleIndex& examples, int64_t i, const BatchShape& shape, PackedBatch& batch) {
-  const int64_t length = examples.length(i);
+// Appends an example; false where it does not fit.
+bool append(const ExampleStream::Place& place, const BatchShape& shape, PackedBatch& batch) {
+  const int64_t length = place.index->length(place.number);
   if (batch.sequences == shape.sequences || batch.tokens + length > shape.tokens) return false;
-  examples.build(i, batch.ids.data() + batch.tokens, batch.segments.data() + batch.tokens);
+  place.index->build(place.number, batch.ids.data() + batch.tokens, batch.segments.data() + batch.tokens);
   batch.tokens += length;
   batch.sequence_offsets[static_cast<size_t>(++batch.sequences)] = static_cast<int32_t>(batch.tokens);
   return true;
@@ -58,38 +64,96 @@ int64_t EpochOrder::operator()(int64_t i) const {
   return static_cast<int64_t>(x);
 }
 
-void fill_batch(const ExampleIndex& examples, const BatchShape& shape, uint64_t seed, const LoaderState& state, PackedBatch& batch) {
-  clear(batch);
-  batch.after = state;
-  for (;;) {
-    const EpochOrder order(examples.size(), seed, batch.after.epoch);
-    while (batch.after.next < examples.size()) {
-      if (!append(examples, order(batch.after.next), shape, batch)) {
-        finish(batch);
-        return;
-      }
-      ++batch.after.next;
-    }
-    batch.after = {batch.after.epoch + 1, 0};
+ExampleStream::ExampleStream(const ExampleIndex& index) : sources_{{&index, 0}} {}
+
+ExampleStream::ExampleStream(const std::vector<const ExampleIndex*>& indices, const std::vector<double>& weights) {
+  if (indices.size() != weights.size() || indices.empty() || indices.size() > kMostIndices)
+    throw ConfigError("loader", "expected 1 to " + std::to_string(kMostIndices) + " indices with a weight each, got " + std::to_string(indices.size()) + " with " + std::to_string(weights.size()) + " weights");
+  double sum = 0;
+  for (size_t i = 0; i < indices.size(); ++i) {
+    if (indices[i]->size() == 0) throw no_examples();
+    if (!(weights[i] > 0 && weights[i] < std::numeric_limits<double>::infinity())) throw ConfigError("loader", "expected weights above 0, got " + std::to_string(weights[i]));
+    sum += weights[i];
+  }
+  std::vector<int64_t> counts;
+  std::vector<double> missing;
+  int64_t left = kMixture;
+  for (const double weight : weights) {
+    const double exact = weight / sum * static_cast<double>(kMixture);
+    counts.push_back(std::max<int64_t>(1, static_cast<int64_t>(exact)));
+    missing.push_back(exact - static_cast<double>(counts.back()));
+    left -= counts.back();
+  }
+  for (; left > 0; --left) {
+    const auto most = std::max_element(missing.begin(), missing.end());
+    ++counts[static_cast<size_t>(most - missing.begin())];
+    *most -= 1;
+  }
+  for (; left < 0; ++left) --*std::max_element(counts.begin(), counts.end());  // small shares were raised to one
+  int64_t first = 0;
+  for (size_t i = 0; i < indices.size(); ++i) {
+    sources_.push_back({indices[i], first});
+    first += counts[i];
   }
 }
 
-std::vector<PackedBatch> fixed_batches(const ExampleIndex& examples, const BatchShape& shape, int64_t max_batches) {
+int64_t ExampleStream::epoch_size() const { return sources_.size() == 1 ? sources_.front().index->size() : std::numeric_limits<int64_t>::max(); }
+
+double ExampleStream::share(size_t index) const {
+  if (sources_.size() == 1) return 1;
+  const int64_t end = index + 1 < sources_.size() ? sources_[index + 1].first : kMixture;
+  return static_cast<double>(end - sources_[index].first) / static_cast<double>(kMixture);
+}
+
+ExampleStream::Place ExampleStream::at(uint64_t seed, const LoaderState& at) const {
+  if (sources_.size() == 1) return {sources_.front().index, EpochOrder(sources_.front().index->size(), seed, at.epoch)(at.next)};
+  const int64_t round = at.next / kMixture;
+  const int64_t place = EpochOrder(kMixture, seed ^ fnv1a64("mixture"), round)(at.next % kMixture);
+  size_t i = sources_.size() - 1;
+  while (sources_[i].first > place) --i;
+  const int64_t each = i + 1 < sources_.size() ? sources_[i + 1].first - sources_[i].first : kMixture - sources_[i].first;
+  const int64_t number = round * each + place - sources_[i].first, size = sources_[i].index->size();  // counted over the index's epochs
+  return {sources_[i].index, EpochOrder(size, seed + i * 0x9E3779B97F4A7C15u, number / size)(number % size)};
+}
+
+void fill_batch(const ExampleStream& examples, const BatchShape& shape, uint64_t seed, const LoaderState& state, PackedBatch& batch) {
+  clear(batch);
+  batch.after = state;
+  const int64_t size = examples.epoch_size();
+  if (batch.after.next == size) batch.after = {batch.after.epoch + 1, 0};
+  while (append(examples.at(seed, batch.after), shape, batch))
+    if (++batch.after.next == size) batch.after = {batch.after.epoch + 1, 0};
+  finish(batch);
+}
+
+std::vector<PackedBatch> fixed_batches(const std::vector<const ExampleIndex*>& indices, const BatchShape& shape, int64_t max_batches) {
   std::vector<PackedBatch> batches;
-  for (int64_t i = 0; i < examples.size();) {
-    if (max_batches > 0 && static_cast<int64_t>(batches.size()) == max_batches) break;
-    PackedBatch& batch = batches.emplace_back(shape);
-    while (i < examples.size() && append(examples, i, shape, batch)) ++i;
-    finish(batch);
+  std::vector<int64_t> next(indices.size());
+  for (bool more = true; more;) {
+    more = false;
+    for (size_t k = 0; k < indices.size(); ++k) {
+      const int64_t size = indices[k]->size();
+      if (next[k] == size) continue;
+      if (max_batches > 0 && static_cast<int64_t>(batches.size()) == max_batches) return batches;
+      more = true;
+      PackedBatch& batch = batches.emplace_back(shape);
+      while (next[k] < size && append({indices[k], next[k]}, shape, batch)) ++next[k];
+      finish(batch);
+    }
   }
   return batches;
 }
 
-Loader::Loader(const ExampleIndex& examples, const BatchShape& shape, uint64_t seed, LoaderState start)
-    : examples_(&examples), shape_(shape), seed_(seed), state_(start) {
-  if (examples.size() == 0) throw DataError("loader", "expected text with at least one example, got none");
-  if (start.next < 0 || start.next > examples.size())
-    throw DataError("loader", "expected a place among " + std::to_string(examples.size()) + " examples, got " + std::to_string(start.next));
+std::vector<PackedBatch> fixed_batches(const ExampleIndex& examples, const BatchShape& shape, int64_t max_batches) {
+  return fixed_batches(std::vector{&examples}, shape, max_batches);
+}
+
+Loader::Loader(const ExampleStream& examples, const BatchShape& shape, uint64_t seed, LoaderState start)
+    : examples_(examples), shape_(shape), seed_(seed), state_(start) {
+  const int64_t size = examples.epoch_size();
+  if (size == 0) throw no_examples();
+  if (start.next < 0 || start.next > size || start.epoch < 0)
+    throw DataError("loader", "expected a place among " + std::to_string(size) + " examples, got " + std::to_string(start.next) + " of epoch " + std::to_string(start.epoch));
   for (size_t i = 0; i < kAhead; ++i) ring_.emplace_back(shape);
   const SignalsBlocked blocked;
   thread_ = std::jthread([this](std::stop_token stop) { work(stop); });
@@ -105,7 +169,7 @@ void Loader::work(std::stop_token stop) {
         if (!changed_.wait(lock, stop, [&] { return ready_ < kAhead; })) return;
       }
       // Only this thread touches ring_[write_] while it is not ready.
-      fill_batch(*examples_, shape_, seed_, state_, ring_[write_]);
+      fill_batch(examples_, shape_, seed_, state_, ring_[write_]);
       state_ = ring_[write_].after;
       {
         const std::lock_guard lock(mutex_);

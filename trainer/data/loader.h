@@ -13,7 +13,7 @@
 
 namespace electra {
 
-// A place in the stream of examples: the next one is number `next` of the epoch's order.
+// A place in a stream of examples: the next one is number `next` of the epoch's order; of several indices, of the one epoch there is.
 struct LoaderState {
   int64_t epoch = 0, next = 0;
   bool operator==(const LoaderState&) const = default;
@@ -41,17 +41,45 @@ class EpochOrder {
   uint32_t epoch_;
 };
 
+// What batches are made of: the examples of one index, epoch after epoch, or of several in fixed shares. Which example stands at a
+// place is a function of seed and place alone, so that any place is entered at once. The indices must outlive the stream.
+class ExampleStream {
+ public:
+  ExampleStream(const ExampleIndex& index);  // not explicit: one index is a stream
+  // Of each 4,096 examples in a row, every index gives its share by weight (largest remainders, at least one), in an order that the
+  // seed shuffles; each goes through its own epochs without a gap. Throws DataError for an index without examples, ConfigError for
+  // other weights than one above 0 for each index, and for more than 1,024 of them.
+  ExampleStream(const std::vector<const ExampleIndex*>& indices, const std::vector<double>& weights);
+
+  struct Place {
+    const ExampleIndex* index;
+    int64_t number;
+  };
+  // at.next < epoch_size().
+  Place at(uint64_t seed, const LoaderState& at) const;
+  int64_t epoch_size() const;  // of several: no place reaches it
+  double share(size_t index) const;  // of the examples
+
+ private:
+  struct Source {
+    const ExampleIndex* index;
+    int64_t first;  // of its places among the 4,096
+  };
+  std::vector<Source> sources_;
+};
+
 // Fills a batch with the examples from state on: shape.sequences of them, fewer where the capacity in tokens is used up first.
 // Epochs follow one another without a gap.
-void fill_batch(const ExampleIndex& examples, const BatchShape& shape, uint64_t seed, const LoaderState& state, PackedBatch& batch);
+void fill_batch(const ExampleStream& examples, const BatchShape& shape, uint64_t seed, const LoaderState& state, PackedBatch& batch);
 
-// All examples in their own order, once: evaluation. At most max_batches (0: all).
+// All examples in their own order, once: evaluation. Several indices give a batch each in turn. At most max_batches (0: all).
+std::vector<PackedBatch> fixed_batches(const std::vector<const ExampleIndex*>& indices, const BatchShape& shape, int64_t max_batches);
 std::vector<PackedBatch> fixed_batches(const ExampleIndex& examples, const BatchShape& shape, int64_t max_batches);
 
 class Loader {
  public:
-  // The index must outlive the loader. Throws DataError for an index without examples.
-  Loader(const ExampleIndex& examples, const BatchShape& shape, uint64_t seed, LoaderState start);
+  // Throws DataError for a stream without examples and for a place beyond them.
+  Loader(const ExampleStream& examples, const BatchShape& shape, uint64_t seed, LoaderState start);
   ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
@@ -62,7 +90,7 @@ class Loader {
  private:
   void work(std::stop_token stop);
 
-  const ExampleIndex* examples_;
+  ExampleStream examples_;
   BatchShape shape_;
   uint64_t seed_;
   LoaderState state_;  // of the thread
