@@ -486,6 +486,34 @@ TEST_CASE("data names one directory or several, with a weight for each") {
   CHECK(again.config.data_weights == "1,3");
 }
 
+TEST_CASE("a schedule of lengths comes before seq_len") {
+  using Phases = std::vector<LengthPhase>;
+  constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
+  CHECK(preset("tiny").phases() == Phases{{0, kEnd, 64}});
+  const PretrainConfig c =
+      preset("tiny", {"seq_len=512", "max_position_embeddings=512", "schedule.lengths=32:100,128:50"});
+  CHECK(c.phases() == Phases{{0, 100, 32}, {100, 150, 128}, {150, kEnd, 512}});
+  CHECK(c.phase_at(0).seq_len == 32);
+  CHECK(c.phase_at(99).seq_len == 32);
+  CHECK(c.phase_at(100).seq_len == 128);
+  CHECK(c.phase_at(149).seq_len == 128);
+  CHECK(c.phase_at(150).seq_len == 512);
+  const std::string values = "expected none, or length:steps separated by commas, lengths in [5, 65535], got '";
+  for (const std::string bad : {"", "128", "128:", ":9", "4:10", "65536:10", "32:0", "32:-1", "32:10,", "32:10:4", "32.5:10", "32:99999999999999999999"})
+    CHECK(error_of({"schedule.lengths=" + bad}) == "[command line] schedule.lengths: " + values + bad + "'");
+  CHECK(error_of({"max_position_embeddings=64", "schedule.lengths=128:10"}) ==
+        "[command line] schedule.lengths: expected lengths of at most max_position_embeddings (64), got 128");
+  CHECK(error_of({"schedule.lengths=5:10", "mask_prob=0.15"}) ==
+        "[command line] mask_prob: expected enough to mask one of 5 tokens, got 0.15");
+  CHECK(error_of({"batch.tokens=64", "schedule.lengths=128:10"}) ==
+        "[command line] batch.tokens: expected at least 128 × batch.accumulate (128), the longest of schedule.lengths, got 64");
+  const ResolvedConfig never = load_config("tiny", {"schedule.lengths=32:100", "train_steps=100", "warmup_steps=1"});
+  REQUIRE(never.warnings.size() == 1);
+  CHECK(never.warnings[0] == "schedule.lengths takes 100 steps and the run train_steps (100): it never comes to seq_len (64)");
+  CHECK(load_config("tiny", {"schedule.lengths=32:100", "train_steps=101", "warmup_steps=1"}).warnings.empty());
+  CHECK(parse_config(to_yaml(never), "again", {}).config.schedule.lengths == "32:100");
+}
+
 TEST_CASE("files that are no configuration") {
   CHECK(error_of_file("- a\n- b\n") ==
         "[my.yaml:1] expected 'key: value' lines, got something else");

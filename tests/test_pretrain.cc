@@ -102,6 +102,61 @@ TEST_CASE("a run on two data sets is resumed bit for bit, and not with other sha
   CHECK(electra_command(toy, {"eval", toy.run("whole"), "data=" + (toy.directory / "data")}).status == 0);
 }
 
+TEST_CASE("a run of several lengths is resumed bit for bit in each and where one begins") {
+  const Toy toy;
+  const Overrides lengths = {"schedule.lengths=8:7,12:5", "mask_prob=0.2", "checkpoint_steps=1", "checkpoint.keep=99"};
+  REQUIRE(toy.train("whole", lengths) == 0);
+  for (const int64_t step : {8, 13}) {  // a length begins with its first examples
+    const TrainState state = Checkpoint::open(toy.run("whole") + "/checkpoints/" + checkpoint_name(step)).state();
+    CHECK(state.epoch == 0);
+    CHECK(state.next_example == 4);
+  }
+  // From the first, from where the second begins, and so on.
+  for (const int64_t step : {3, 7, 9, 12, 14}) {
+    const std::string name = "from" + std::to_string(step), link = toy.run(name) + "/checkpoints/latest";
+    fs::copy(toy.run("whole"), toy.run(name), fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+    fs::remove(link);
+    fs::create_directory_symlink(checkpoint_name(step), link);
+    PretrainRequest request = toy.resumed(name);
+    request.config.config.run = toy.run(name);
+    REQUIRE(pretrain(std::move(request)) == 0);
+    INFO(step);
+    check_same_weights(toy.latest("whole"), toy.latest(name));
+    CHECK(Checkpoint::open(toy.run(name)).state().next_example == Checkpoint::open(toy.run("whole")).state().next_example);
+  }
+  // A step's tokens say its length: 4 sequences of at most 8, 12 and 16.
+  const auto lines = toy.lines("whole", "train");
+  REQUIRE(lines.size() == 20);
+  int64_t before = 0, longest[3] = {};
+  for (size_t i = 0; i < lines.size(); ++i) {
+    const int64_t tokens = lines[i]["tokens"].get<int64_t>() - before;
+    int64_t& most = longest[i < 7 ? 0 : i < 12 ? 1 : 2];
+    most = std::max(most, tokens);
+    before += tokens;
+  }
+  CHECK(longest[0] <= 4 * 8);
+  CHECK(longest[1] > 4 * 8);
+  CHECK(longest[1] <= 4 * 12);
+  CHECK(longest[2] > 4 * 12);
+  const std::string text = read_file(toy.run("whole") + "/log.txt");
+  for (const std::string line : {"steps 1 to 7: sequences of at most 8 tokens", "steps 8 to 12: sequences of at most 12 tokens", "steps 13 to 20: sequences of at most 16 tokens"})
+    CHECK_THAT(text, Contains(line));
+  // Made-up batches and few ones have lengths, too, and evaluation is at the last.
+  PretrainRequest synthetic = toy.request("synthetic", lengths);
+  synthetic.synthetic = true;
+  REQUIRE(pretrain(std::move(synthetic)) == 0);
+  const auto made_up = toy.lines("synthetic", "train");
+  CHECK(made_up[6]["tokens"] == 7 * 4 * 8);
+  CHECK(made_up[7]["tokens"] == 7 * 4 * 8 + 4 * 12);
+  CHECK(made_up[19]["tokens"] == 7 * 4 * 8 + 5 * 4 * 12 + 8 * 4 * 16);
+  PretrainRequest few = toy.request("few", lengths);
+  few.overfit = 1;
+  CHECK(pretrain(std::move(few)) == 0);
+  const Result plan = electra_command(toy, {"plan", toy.config, "schedule.lengths=8:7,12:5", "mask_prob=0.2"});
+  CHECK(plan.status == 0);
+  CHECK_THAT(plan.out, Contains("lengths           8 tokens for 7 steps, then 12 tokens for 5 steps, then 16 tokens for 8 steps\n"));
+}
+
 TEST_CASE("a run trains: its loss falls and its weights are not those it began with") {
   const Toy toy;
   REQUIRE(toy.train("run", {"train_steps=200", "optimizer.learning_rate=1e-2", "checkpoint.keep=99"}) == 0);

@@ -225,6 +225,39 @@ std::optional<std::vector<double>> parse_weights(std::string_view text) {
   return weights;
 }
 
+// "128:9000,256:500" as phases one after the other.
+std::optional<std::vector<LengthPhase>> parse_lengths(std::string_view text) {
+  std::vector<LengthPhase> phases;
+  if (text == "none") return phases;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const std::string_view part = text.substr(begin, end - begin);
+    const size_t colon = std::min(part.find(':'), part.size());
+    const auto length = parse_integer(part.substr(0, colon));
+    const auto steps = parse_integer(part.substr(std::min(colon + 1, part.size())));
+    if (!length || !steps || *length < kMinSeqLen || *length > kMaxSeqLen || *steps < 1 || *steps > kMaxInteger / 1024 || phases.size() == 1000)
+      return std::nullopt;
+    const int64_t first = phases.empty() ? 0 : phases.back().end;
+    phases.push_back({first, first + *steps, *length});
+    begin = end + 1;
+  }
+  return phases;
+}
+
+Key lengths(const char* name, Field<std::string> field, const char* doc) {
+  const auto set = [=](PretrainConfig& config, std::string_view text) {
+    field(config) = text;
+    return parse_lengths(text).has_value();
+  };
+  return {name,
+          doc,
+          fmt::format("none, or length:steps separated by commas, lengths in [{}, {}]", kMinSeqLen, kMaxSeqLen),
+          OnResume::fixed,
+          Fallback::builtin,
+          set,
+          [=](const PretrainConfig& config) { return value_of(config, field); }};
+}
+
 Key weights(const char* name, Field<std::string> field, const char* doc) {
   const auto set = [=](PretrainConfig& config, std::string_view text) {
     field(config) = text;
@@ -401,6 +434,8 @@ std::vector<Key> make_table() {
           "count steps from 0, so that the first update has learning rate 0, as the original does"),
       real("schedule.power", ELECTRA_FIELD(schedule.power), at_least(0), builtin,
            "of the polynomial decay to zero; 1: linear, 0: constant"),
+      lengths("schedule.lengths", ELECTRA_FIELD(schedule.lengths),
+              "shorter or longer sequences first: lengths before seq_len and for how many steps, such as 128:9000"),
       choice<Recipe>("finetune.layer_decay", ELECTRA_FIELD(finetune.layer_decay), recipes,
                      "layer-wise learning rates: the top layer at full rate (fixed) or two decays "
                      "below (google)"),
@@ -576,9 +611,18 @@ void check(const ResolvedConfig& resolved) {
   if (c.seq_len > c.model.max_position_embeddings)
     fail("seq_len", fmt::format("expected at most max_position_embeddings ({}), got {}",
                                 c.model.max_position_embeddings, c.seq_len));
-  if (c.max_predictions() < 1)
-    fail("mask_prob",
-         fmt::format("expected enough to mask one of {} tokens, got {}", c.seq_len, c.mask_prob));
+  for (const LengthPhase& phase : c.phases()) {
+    PretrainConfig then = c;
+    then.seq_len = phase.seq_len;
+    if (phase.seq_len > c.model.max_position_embeddings)
+      fail("schedule.lengths", fmt::format("expected lengths of at most max_position_embeddings ({}), got {}",
+                                           c.model.max_position_embeddings, phase.seq_len));
+    if (then.max_predictions() < 1)
+      fail("mask_prob", fmt::format("expected enough to mask one of {} tokens, got {}", phase.seq_len, c.mask_prob));
+    if (phase.seq_len != c.seq_len && c.batch.tokens > 0 && c.batch.tokens / c.batch.accumulate < phase.seq_len)
+      fail("batch.tokens", fmt::format("expected at least {} × batch.accumulate ({}), the longest of schedule.lengths, got {}",
+                                       phase.seq_len, phase.seq_len * c.batch.accumulate, c.batch.tokens));
+  }
   const int64_t n = c.batch.accumulate;
   if (c.batch.sequences % n != 0)
     fail("batch.accumulate",
@@ -611,6 +655,10 @@ void collect_warnings(ResolvedConfig& resolved) {
     resolved.warnings.push_back(fmt::format(
         "warmup_steps ({}) exceeds train_steps ({}): the learning rate never reaches {}",
         c.warmup_steps, c.train_steps, c.optimizer.learning_rate));
+  if (const int64_t begin = c.phases().back().begin; begin >= c.train_steps)
+    resolved.warnings.push_back(fmt::format(
+        "schedule.lengths takes {} steps and the run train_steps ({}): it never comes to seq_len ({})",
+        begin, c.train_steps, c.seq_len));
   if (c.model.untied_generator_embeddings)
     for (const auto& [key, has_own, value] :
          {std::tuple{"electra_objective", c.model.electra_objective, "false"},
@@ -673,6 +721,17 @@ std::string read_file(const std::string& file) {
 }
 
 }  // namespace
+
+std::vector<LengthPhase> PretrainConfig::phases() const {
+  std::vector<LengthPhase> phases = parse_lengths(schedule.lengths).value_or(std::vector<LengthPhase>());
+  phases.push_back({phases.empty() ? 0 : phases.back().end, std::numeric_limits<int64_t>::max(), seq_len});
+  return phases;
+}
+
+LengthPhase PretrainConfig::phase_at(int64_t step) const {
+  const std::vector<LengthPhase> all = phases();
+  return *std::find_if(all.begin(), all.end(), [&](const LengthPhase& p) { return step < p.end; });
+}
 
 std::vector<double> PretrainConfig::weights() const {
   return parse_weights(data_weights).value_or(std::vector<double>());

@@ -21,6 +21,12 @@ enum class Recipe { fixed, google };
 
 // Where a key has no initialiser that a run could use (0 or empty), a preset or the file must give
 // it.
+// Steps [begin, end) of a run, on sequences of at most seq_len tokens.
+struct LengthPhase {
+  int64_t begin = 0, end = 0, seq_len = 0;
+  bool operator==(const LengthPhase&) const = default;
+};
+
 struct PretrainConfig {
   std::string size =
       "custom";  // tiny | small | small++ | base | large: the preset that unnamed keys come from
@@ -73,6 +79,7 @@ struct PretrainConfig {
   struct {
     bool first_step_zero = false;
     double power = 1;
+    std::string lengths = "none";  // "128:9000,256:500": what comes before seq_len
   } schedule;
   struct {
     Recipe layer_decay = Recipe::fixed;  // recorded for fine-tuning
@@ -88,6 +95,9 @@ struct PretrainConfig {
     bool keep_best = true;  // also the one with the lowest held-out loss
   } checkpoint;
 
+  // In order and without a gap; the last is of seq_len and has no end. schedule.lengths says what comes before.
+  std::vector<LengthPhase> phases() const;
+  LengthPhase phase_at(int64_t step) const;
   std::vector<double> weights() const;  // data_weights as numbers; empty for size
   int64_t max_predictions() const;  // masked positions a sequence: int((mask_prob + 0.005) seq_len)
   int64_t tokens_per_step() const;  // capacity of all micro-batches of a step

@@ -55,8 +55,7 @@ using Indices = std::vector<std::unique_ptr<ExampleIndex>>;
 // Text, vocabulary and examples of a run; absent parts for --synthetic.
 struct RunData {
   std::unique_ptr<DataSets> sets;
-  Indices train, heldout;
-  std::optional<ExampleStream> stream;  // of train
+  Indices heldout;
   std::vector<PackedBatch> heldout_batches;
   SpecialIds special = kSyntheticSpecialIds;
 };
@@ -69,9 +68,7 @@ RunData open_data(ResolvedConfig& resolved, bool synthetic) {
   data.special = data.sets->first().special();
   set_value(resolved, "vocab_size", std::to_string(data.sets->first().vocabulary().size()), "data");
   const PretrainConfig& config = resolved.config;
-  data.train = example_indices(*data.sets, Side::train, example_options(config));
   data.heldout = example_indices(*data.sets, Side::heldout, example_options(config));
-  data.stream = example_stream(config, views(data.train));
   data.heldout_batches = fixed_batches(views(data.heldout), micro_batch_shape(config), config.eval.batches);
   return data;
 }
@@ -153,19 +150,19 @@ class PretrainRun {
   const PretrainConfig& config() const { return request_.config.config; }
 
   void make_model() {
-    const ElectraGraphOptions graph = graph_options(config(), data_.special, /*train=*/true, device_.stream());
-    step_.emplace(config().model, micro_batch_shape(config()), graph, optimizer_config(config()), device_.stream());
+    std::optional<Checkpoint> resumed;
+    if (request_.resume) resumed = Checkpoint::open(config().run);
+    enter_phase(resumed ? resumed->state().step : 0);
     ParameterStore& store = step_->store()->on_host();
     TrainState start;
     start.source = source_of(request_);
     if (data_.sets) start.data_xxh64 = data_.sets->checksum();
-    if (request_.resume) {
-      const Checkpoint checkpoint = Checkpoint::open(config().run);
-      check_resumed(checkpoint, start, data_, request_.config);
-      take_algorithms(checkpoint);
-      checkpoint.load_all(config().model, store);
-      state_ = checkpoint.state();
-      last_checkpoint_ = checkpoint.path().string();
+    if (resumed) {
+      check_resumed(*resumed, start, data_, request_.config);
+      take_algorithms(*resumed);
+      resumed->load_all(config().model, store);
+      state_ = resumed->state();
+      last_checkpoint_ = resumed->path().string();
     } else {
       initialize(store, static_cast<uint64_t>(config().seed));
       if (!request_.init_from.empty()) {
@@ -179,7 +176,19 @@ class PretrainRun {
     state_.data_xxh64 = start.data_xxh64;
     resumed_seconds_ = state_.seconds;
     if (!data_.heldout_batches.empty())
-      evaluator_.emplace(config().model, micro_batch_shape(config()), graph, static_cast<uint64_t>(config().seed), device_.stream(), step_->store());
+      evaluator_.emplace(config().model, micro_batch_shape(config()), graph_options(config(), data_.special, /*train=*/true, device_.stream()),
+                         static_cast<uint64_t>(config().seed), device_.stream(), step_->store());
+  }
+
+  // Makes the program for the sequences of a step; parameters and moments stay.
+  void enter_phase(int64_t step) {
+    phase_ = config().phase_at(step);
+    phase_config_ = config();
+    phase_config_.seq_len = phase_.seq_len;
+    std::shared_ptr<ParameterStore> store = step_ ? step_->store() : nullptr;
+    step_.reset();  // two programs need not fit beside each other
+    step_.emplace(phase_config_.model, micro_batch_shape(phase_config_), graph_options(phase_config_, data_.special, /*train=*/true, device_.stream()),
+                  optimizer_config(phase_config_), device_.stream(), Program::Options{}, std::move(store));
   }
 
   bool tunes_products() const { return device_.kind() != DeviceKind::cpu && gemm_kind() == GemmKind::library; }
@@ -223,33 +232,51 @@ class PretrainRun {
     started_ = Clock::now();
   }
 
+  // Batches of the phase's length, from the examples' beginning where it begins.
   void make_source() {
-    const BatchShape shape = micro_batch_shape(config());
+    const BatchShape shape = micro_batch_shape(phase_config_);
     const auto seed = static_cast<uint64_t>(config().seed);
     const int64_t micro_batches = config().batch.accumulate;
-    if (request_.synthetic) source_ = synthetic_source(shape, config().model.vocab_size, seed, state_.step, micro_batches);
-    else if (request_.overfit > 0) source_ = overfit_source(*data_.stream, shape, seed, request_.overfit, state_.step, micro_batches);
-    else source_ = loader_source(*data_.stream, shape, seed, {state_.epoch, state_.next_example}, micro_batches);
+    source_.reset();
+    if (request_.synthetic) {
+      source_ = synthetic_source(shape, config().model.vocab_size, seed, state_.step, micro_batches);
+      return;
+    }
+    train_ = example_indices(*data_.sets, Side::train, example_options(phase_config_));
+    stream_ = example_stream(config(), views(train_));
+    LoaderState start;
+    if (state_.step != phase_.begin) start = {state_.epoch, state_.next_example};
+    source_ = request_.overfit > 0 ? overfit_source(*stream_, shape, seed, request_.overfit, state_.step, micro_batches)
+                                   : loader_source(*stream_, shape, seed, start, micro_batches);
   }
 
   void describe() const {
     log::info(fmt::format("configuration, by origin; {} has it key by key:\n{}", directory_->config(), configuration_summary(request_.config)));
     for (const std::string& line : deviations(config())) log::info(line);
+    describe_phase();
+    if (!data_.sets) return;
+    log::info(fmt::format("held out: {} pieces, unigram entropy {:.4f} nats", data_.sets->heldout_tokens(), data_.sets->heldout_unigram_entropy()));
+  }
+
+  void describe_phase() const {
+    const int64_t steps = std::min(phase_.end, config().train_steps) - phase_.begin;
+    const bool whole = config().phases().size() == 1;
+    if (!whole) log::info(fmt::format("steps {} to {}: sequences of at most {} tokens", phase_.begin + 1, phase_.begin + steps, phase_.seq_len));
     log::info(fmt::format("model: {:.2f} M parameters, {:.1f} GFLOP a step, activations {:.0f} MiB",
                           static_cast<double>(step_->store()->count()) / 1e6, step_flops() / 1e9,
                           static_cast<double>(step_->program().program().arena_bytes()) / 1048576.0));
     if (!data_.sets) return;
-    const double tokens = static_cast<double>(config().train_steps * config().tokens_per_step());
+    const double tokens = static_cast<double>(steps * phase_config_.tokens_per_step());
     for (size_t i = 0; i < data_.sets->count(); ++i) {
       const DataSet& set = (*data_.sets)[i];
-      const double share = data_.train[i]->share_kept(), weight = data_.stream->share(i);
-      log::info(fmt::format("data{}: {} pieces, {} examples at length {}, {:.2f} % of the pieces kept; the run sees them about {:.1f} times",
+      const double share = train_[i]->share_kept(), weight = stream_->share(i);
+      log::info(fmt::format("data{}: {} pieces, {} examples at length {}, {:.2f} % of the pieces kept; {} them about {:.1f} times",
                             data_.sets->count() == 1 ? "" : fmt::format(" {}, {:.2f} % of the examples", set.directory().string(), 100 * weight), set.train().tokens(),
-                            data_.train[i]->size(), config().seq_len, 100 * share, weight * tokens / static_cast<double>(set.train().tokens())));
+                            train_[i]->size(), phase_.seq_len, 100 * share, whole ? "the run sees" : "these steps see",
+                            weight * tokens / static_cast<double>(set.train().tokens())));
       if (share < kFewestPiecesKept && config().examples.overflow == Recipe::google)
         log::info("what overflows an example is thrown away, as the original does; examples.overflow=fixed keeps it");
     }
-    log::info(fmt::format("held out: {} pieces, unigram entropy {:.4f} nats", data_.sets->heldout_tokens(), data_.sets->heldout_unigram_entropy()));
   }
 
   double step_flops() const { return step_->program().step_cost().flops * static_cast<double>(config().batch.accumulate); }
@@ -269,6 +296,11 @@ class PretrainRun {
 
   void train_one_step() {
     const auto begin = Clock::now();
+    if (state_.step == phase_.end) {
+      enter_phase(state_.step);
+      make_source();
+      describe_phase();
+    }
     if (batches_.empty() && !fetch_failure_) fetch();
     if (fetch_failure_) std::rethrow_exception(fetch_failure_);
     const Schedule schedule{.learning_rate = config().optimizer.learning_rate,
@@ -284,7 +316,7 @@ class PretrainRun {
     const LoaderState place = after_;
     const double waited = std::exchange(waited_, 0);
     // A GPU computes meanwhile, and the first batch of the next step is on its way before this one is done.
-    if (state_.step + 1 < config().train_steps) fetch();
+    if (state_.step + 1 < std::min(config().train_steps, phase_.end)) fetch();
     else batches_ = {};
     if (!batches_.empty()) step_->stage(batches_[0]);
     const StepResult result = step_->finish(sums_);
@@ -308,7 +340,7 @@ class PretrainRun {
                                 kBadStepsInARow,
                                 last_checkpoint_.empty() ? "there is no checkpoint yet" : "the last good checkpoint is " + last_checkpoint_));
     }
-    const double share = static_cast<double>(result.tokens) / static_cast<double>(config().tokens_per_step());
+    const double share = static_cast<double>(result.tokens) / static_cast<double>(phase_config_.tokens_per_step());
     throughput_.add_step(result.tokens, step_flops() * share, seconds_since(begin), waited);
     show(result, false);
   }
@@ -400,6 +432,10 @@ class PretrainRun {
   std::optional<RunDirectory> directory_;
   std::optional<TrainingStep> step_;
   std::optional<Evaluator> evaluator_;
+  LengthPhase phase_;            // of the next step
+  PretrainConfig phase_config_;  // the configuration with its length
+  Indices train_;                // at that length, a data set each
+  std::optional<ExampleStream> stream_;  // of train_
   std::unique_ptr<BatchSource> source_;
   std::span<const HostBatch> batches_;  // of the next step; the first of them may be on the device already
   LoaderState after_;                   // where the data goes on after them

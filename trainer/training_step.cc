@@ -26,10 +26,10 @@ void set_denominators(std::span<const HostBatch> micro_batches, const MaskingOpt
 int64_t padding_of(const HostBatch& batch, const BatchShape& shape) { return batch.sequences * shape.max_seq_len - batch.tokens; }
 
 TrainingStep::TrainingStep(const ElectraConfig& config, const BatchShape& micro_batch, const ElectraGraphOptions& graph,
-                           const OptimizerConfig& optimizer, Stream stream, Program::Options options)
+                           const OptimizerConfig& optimizer, Stream stream, Program::Options options, std::shared_ptr<ParameterStore> store)
     : options_(graph),
       stream_(stream),
-      program_(trace_electra(config, micro_batch, graph), /*train=*/true, stream, nullptr, options),
+      program_(trace_electra(config, micro_batch, graph), /*train=*/true, stream, std::move(store), options),
       optimizer_(*program_.store(), optimizer, stream),
       record_(stream.backend() == Backend::cuda && options.record && !options.poison && !options.time_calls),
       loss_(sizeof(float), memory_of(stream.backend())),

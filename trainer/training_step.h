@@ -21,9 +21,10 @@ struct StepResult {
 
 class TrainingStep {
  public:
-  // micro_batch: capacity of one micro-batch. The stream must outlive the step.
+  // micro_batch: capacity of one micro-batch. The stream must outlive the step. store: the parameters and moments of an earlier step of
+  // the same model, perhaps of another shape; nullptr: a new store.
   TrainingStep(const ElectraConfig& config, const BatchShape& micro_batch, const ElectraGraphOptions& graph,
-               const OptimizerConfig& optimizer, Stream stream, Program::Options options = {});
+               const OptimizerConfig& optimizer, Stream stream, Program::Options options = {}, std::shared_ptr<ParameterStore> store = nullptr);
   ~TrainingStep();
 
   // state gives seed, step, learning_rate and adam_step; the rest is computed from the batches. All of a step's

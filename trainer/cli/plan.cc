@@ -1,6 +1,8 @@
 // electra plan: what a configuration will cost, before anything large is allocated.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "kernels/core/thread_pool.h"
 #include "trainer/cli/cli.h"
 #include "trainer/config.h"
@@ -41,17 +43,36 @@ int plan(const Invocation& invocation, const std::string& source, const std::vec
     if (v.kind == ValueKind::input) inputs += v.spec.bytes();
   const double one = static_cast<double>(padded) * static_cast<double>(size_of(accumulate_type(graph.float_type()))) / kMiB;
   const double copies = graph.float_type() == DType::bf16 ? one / 2 : 0;
-  const double arena = static_cast<double>(plan.arena_bytes) / kMiB, io = static_cast<double>(inputs) / kMiB;
+  // Lengths before seq_len: programs of their own, one at a time, of the same parameters.
+  const std::vector<LengthPhase> phases = config.phases();
+  const auto steps_of = [&](const LengthPhase& phase) { return std::max<int64_t>(0, std::min(phase.end, config.train_steps) - phase.begin); };
+  size_t arena_bytes = plan.arena_bytes;
+  double run_flops = 0;
+  int64_t run_tokens = 0;
+  std::string lengths;
+  for (const LengthPhase& phase : phases) {
+    PretrainConfig then = config;
+    then.seq_len = phase.seq_len;
+    const ElectraGraph other = trace_electra(then.model, micro_batch_shape(then), graph_options(then, SpecialIds{}, /*train=*/true, stream));
+    const Plan others = make_plan(*other.graph, {.train = true, .loss = other.loss, .keep = other.outputs()});
+    const int64_t steps = steps_of(phase);
+    if (steps > 0) arena_bytes = std::max(arena_bytes, others.arena_bytes);
+    run_flops += total_cost(*other.graph, others).flops * static_cast<double>(config.batch.accumulate * steps);
+    run_tokens += then.tokens_per_step() * steps;
+    lengths += fmt::format("{}{} tokens for {} steps", lengths.empty() ? "" : ", then ", phase.seq_len, steps);
+  }
+  const double arena = static_cast<double>(arena_bytes) / kMiB, io = static_cast<double>(inputs) / kMiB;
   const double checkpoint = static_cast<double>(parameters) * 3 * sizeof(float) / kMiB;
   const double flops = total_cost(graph, plan).flops * static_cast<double>(config.batch.accumulate);
 
   const double peak = measure_gemm_peak(stream, graph.float_type());
-  const double floor = flops / peak * static_cast<double>(config.train_steps);
+  const double floor = run_flops / peak;
 
   if (nodes) fmt::print("{}\n", format_plan(graph, plan));
   fmt::print("parameters        {:>12} ({:.2f} M), of generator and discriminator, shared ones once\n", parameters, static_cast<double>(parameters) / 1e6);
   fmt::print("batch             {} tokens in at most {} sequences of at most {}, {} micro-batch(es) a step\n", config.tokens_per_step(),
              shape.sequences * config.batch.accumulate, shape.max_seq_len, config.batch.accumulate);
+  if (phases.size() > 1) fmt::print("lengths           {}\n", lengths);
   fmt::print("\nmemory\n");
   fmt::print("  weights         {:>9.1f} MiB  (masters{})\n  gradients       {:>9.1f} MiB\n  Adam moments    {:>9.1f} MiB\n", one + copies, copies > 0 ? " and bf16 copies" : "", one, 2 * one);
   fmt::print("  activations     {:>9.1f} MiB  (recompute: {}; one buffer per tensor would be {:.1f} MiB)\n", arena,
@@ -60,8 +81,7 @@ int plan(const Invocation& invocation, const std::string& source, const std::vec
   fmt::print("  inputs          {:>9.1f} MiB\n  total           {:>9.1f} MiB\n", io, 4 * one + copies + arena + io);
   fmt::print("\nwork\n");
   fmt::print("  a step          {:>9.1f} GFLOP\n  the run         {:>9.1f} PFLOP in {} steps, {:.0f} M tokens of capacity\n", flops / 1e9,
-             flops * static_cast<double>(config.train_steps) / 1e15, config.train_steps,
-             static_cast<double>(config.tokens_per_step() * config.train_steps) / 1e6);
+             run_flops / 1e15, config.train_steps, static_cast<double>(run_tokens) / 1e6);
   fmt::print("  GEMM peak       {:>9.1f} GFLOP/s with {} thread(s), measured now\n", peak / 1e9, threads);
   fmt::print("  time            at least {}; {} at 60 % of the peak\n", duration(floor), duration(floor / 0.6));
   fmt::print("\ndisk\n  a checkpoint    {:>9.1f} MiB, at most {} kept: {:.1f} MiB\n", checkpoint,
