@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <pty.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -45,6 +46,26 @@ Result run(const std::string& arguments) {
   const int status = std::system(command.c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
           test::read_file(directory / "out"), without_device_warning(test::read_file(directory / "err"))};
+}
+
+// What is written to a terminal as standard output. variable: NAME=value for its environment, perhaps.
+std::string on_terminal(const std::string& arguments, const std::string& variable = "") {
+  int terminal = -1;
+  const pid_t child = forkpty(&terminal, nullptr, nullptr, nullptr);
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    const std::string command = "exec env -u NO_COLOR TERM=xterm " + variable + " " + ELECTRA_BINARY + " " + arguments + " 2>/dev/null </dev/null";
+    execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+    _exit(127);
+  }
+  std::string output;
+  char buffer[4096];
+  for (ssize_t n; (n = read(terminal, buffer, sizeof buffer)) > 0;) output.append(buffer, static_cast<size_t>(n));
+  close(terminal);
+  int status = 0;
+  waitpid(child, &status, 0);
+  CHECK(WEXITSTATUS(status) == 0);
+  return output;
 }
 
 // The whole of standard error; nothing may stand on standard output.
@@ -633,6 +654,45 @@ TEST_CASE("data export and import give a data set back, and say what they cannot
   CHECK_THAT(text_file.err, Catch::StartsWith("electra: error: [" + vocabulary + ": record 0 at byte 0] expected checksum "));
   check_error("data export " + data + " --format tfrecord --seq-len 4 --out " + (dir / "h"), 2, "[seq_len] expected 5 to 65535 tokens, got 4");
   check_error("data export " + data + " --format tfrecord --out " + google, 1, "[" + google + "] expected a new folder or an empty one, got something else");
+}
+
+TEST_CASE("data inspect shows an example as generator and discriminator see it") {
+  const std::string data = models() / "data";
+  const auto json = json_of("data inspect " + data + " --seq-len 32 --example 1 --seed 5 --json");
+  const std::vector<std::string> tokens = json["tokens"], generator = json["generator"];
+  const std::vector<int64_t> masked = json["masked"];
+  REQUIRE(tokens.size() > 10);
+  REQUIRE(!masked.empty());
+  CHECK(json["ids"].size() == tokens.size());
+  CHECK(json["segments"].size() == tokens.size());
+  std::string plain, generator_line, discriminator_line;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const bool here = std::find(masked.begin(), masked.end(), static_cast<int64_t>(i)) != masked.end();
+    if (!here) CHECK(generator[i] == tokens[i]);
+    const auto shown = [&](const std::string& token) { return (i ? " " : "") + (here ? "<" + token + ">" : token); };
+    plain += (i ? " " : "") + tokens[i];
+    generator_line += shown(generator[i]);
+    discriminator_line += shown(tokens[i]);
+  }
+  CHECK(json["example"] == plain);
+  const Result text = run("data inspect " + data + " --seq-len 32 --example 1 --seed 5");
+  CHECK(text.status == 0);
+  CHECK_THAT(text.out, Catch::Contains(": " + plain + "\n  generator       " + generator_line + "\n  discriminator   " + discriminator_line + "\nin <>: masked"));
+  CHECK(text.out.find('\x1b') == std::string::npos);
+  CHECK_THAT(on_terminal("data inspect " + data + " --seq-len 32 --example 1 --seed 5"), Catch::Contains("\x1b[33m" + tokens[static_cast<size_t>(masked[0])] + "\x1b[0m") && Catch::Contains("\r\ncoloured: masked"));
+  CHECK(json_of("data inspect " + data + " --example 1 --mask-prob 0.5 --json")["masked"].size() > 2 * masked.size());
+}
+
+TEST_CASE("tokenize colours words on a terminal, and nothing elsewhere") {
+  const test::TemporaryDirectory dir;
+  test::write_file(dir / "v.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncat\n##s\nsat\n");
+  test::write_file(dir / "t.txt", "cats sat on\n");
+  const std::string command = "tokenize --special --vocab " + (dir / "v.txt") + " " + (dir / "t.txt");
+  CHECK(run(command).out == "[CLS] cat ##s sat [UNK] [SEP]\n");
+  const auto paint = [](const char* colour, const char* token) { return std::string("\x1b[") + colour + "m" + token + "\x1b[0m"; };
+  CHECK(on_terminal(command) == paint("2", "[CLS]") + " " + paint("32", "cat") + " " + paint("32", "##s") + " " + paint("33", "sat") + " " + paint("31", "[UNK]") + " " + paint("2", "[SEP]") + "\r\n");
+  CHECK(on_terminal(command, "NO_COLOR=1") == "[CLS] cat ##s sat [UNK] [SEP]\r\n");
+  CHECK(on_terminal(command + " --output ids") == "2 5 6 7 1 3\r\n");
 }
 
 TEST_CASE("a signal stops vocab train and data build, and nothing is left") {

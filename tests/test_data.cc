@@ -20,6 +20,7 @@
 #include "trainer/data/data_sets.h"
 #include "trainer/data/loader.h"
 #include "trainer/log.h"
+#include "trainer/data/masked_view.h"
 
 using namespace electra;
 using test::read_file;
@@ -1411,4 +1412,34 @@ TEST_CASE("tokenizer settings survive their file") {
       }
   write_file(dir / "t.json", "{\"electra_mode\": \"xx\"}");
   CHECK(error_of<FormatError>([&] { parse_tokenizer_config(dir / "t.json"); }) == "[" + dir.path() + "/t.json] electra_mode: expected hf or google, got 'xx'");
+}
+
+TEST_CASE("what is shown of an example's masks is what training does to it") {
+  std::vector<int32_t> ids = {kSpecial.cls};
+  for (int i = 0; i < 60; ++i) ids.push_back(5 + i % 13);
+  ids[30] = kSpecial.sep;
+  ids.push_back(kSpecial.sep);
+  std::set<std::vector<int64_t>> drawn;
+  int kept = 0, masked = 0;
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    const MaskedView v = masked_view(ids, kSpecial, 0.15, seed);
+    REQUIRE(static_cast<int64_t>(v.positions.size()) == masked_count(ids.data(), static_cast<int64_t>(ids.size()), kSpecial, 0.15, 100, false));
+    CHECK(v.positions.size() == 9);  // of 62
+    CHECK(std::is_sorted(v.positions.begin(), v.positions.end()));
+    CHECK(std::set<int64_t>(v.positions.begin(), v.positions.end()).size() == v.positions.size());
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const bool here = std::binary_search(v.positions.begin(), v.positions.end(), static_cast<int64_t>(i));
+      if (!here) REQUIRE(v.generator_ids[i] == ids[i]);
+      else REQUIRE((v.generator_ids[i] == ids[i] || v.generator_ids[i] == kSpecial.mask));
+      if (here) REQUIRE((ids[i] != kSpecial.cls && ids[i] != kSpecial.sep));
+      kept += here && v.generator_ids[i] == ids[i];
+      masked += here && v.generator_ids[i] != ids[i];
+    }
+    drawn.insert(v.positions);
+    CHECK(masked_view(ids, kSpecial, 0.15, seed).generator_ids == v.generator_ids);
+  }
+  CHECK(drawn.size() == 40);
+  CHECK(kept > 20);
+  CHECK(masked > 4 * kept);
+  CHECK(masked_view({kSpecial.cls, 7, kSpecial.sep}, kSpecial, 0.0, 1).positions == std::vector<int64_t>{1});  // one at least
 }

@@ -1,5 +1,6 @@
 // electra data build | inspect | import | export
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -12,9 +13,11 @@
 #include "trainer/data/data_exchange.h"
 #include "trainer/data/data_set.h"
 #include "trainer/data/examples.h"
+#include "trainer/data/masked_view.h"
 #include "trainer/log.h"
 #include "trainer/progress.h"
 #include "trainer/signals.h"
+#include "trainer/terminal.h"
 
 namespace electra::cli {
 namespace {
@@ -110,15 +113,41 @@ struct InspectArguments {
   std::string directory;
   int64_t example = -1, seq_len = 128;
   uint64_t seed = 0;
+  double mask_prob = 0.15;
   bool json = false;
 };
 
-std::string decoded(const ExampleIndex& index, const Vocabulary& vocabulary, int64_t i) {
-  std::vector<int32_t> ids(static_cast<size_t>(index.length(i))), segments(ids.size());
-  index.build(i, ids.data(), segments.data());
-  std::string text;
-  for (const int32_t id : ids) text.append(text.empty() ? "" : " ").append(vocabulary.token(id));
-  return text;
+struct ShownExample {
+  std::vector<int32_t> ids, segments;
+  MaskedView masks;
+  bool is_masked(size_t i) const { return std::binary_search(masks.positions.begin(), masks.positions.end(), static_cast<int64_t>(i)); }
+};
+
+ShownExample shown_example(const ExampleIndex& index, const DataSet& data, int64_t i, const InspectArguments& args) {
+  ShownExample e;
+  e.ids.resize(static_cast<size_t>(index.length(i)));
+  e.segments.resize(e.ids.size());
+  index.build(i, e.ids.data(), e.segments.data());
+  // Examples of one inspection get different masks, and an example the same in each.
+  e.masks = masked_view(e.ids, data.special(), args.mask_prob, args.seed ^ static_cast<uint64_t>(i) * 0x9E3779B97F4A7C15u);
+  return e;
+}
+
+std::vector<std::string> tokens_of(const std::vector<int32_t>& ids, const Vocabulary& vocabulary) {
+  std::vector<std::string> tokens;
+  for (const int32_t id : ids) tokens.push_back(vocabulary.token(id));
+  return tokens;
+}
+
+// Tokens joined by spaces, those of masked positions put into brackets, or coloured.
+std::string line_of(const std::vector<std::string>& tokens, const ShownExample& e, std::string_view colour, bool marked) {
+  std::string line;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (i > 0) line += ' ';
+    if (marked && e.is_masked(i)) line += colour.empty() ? "<" + tokens[i] + ">" : fmt::format("{}{}{}", colour, tokens[i], ansi::kReset);
+    else line += tokens[i];
+  }
+  return line;
 }
 
 int inspect(const InspectArguments& args) {
@@ -144,7 +173,16 @@ int inspect(const InspectArguments& args) {
                                    {"train_documents", train.documents}, {"heldout_tokens", heldout.tokens}, {"heldout_documents", heldout.documents},
                                    {"split_unit", train.split_unit}, {"unknown", unknown}, {"seq_len", args.seq_len}, {"examples", index.size()},
                                    {"share_kept", index.share_kept()}, {"share_kept_google", share_google}, {"heldout_unigram_entropy", entropy}};
-    if (args.example >= 0) json["example"] = decoded(index, data.vocabulary(), args.example);
+    if (args.example >= 0) {
+      const ShownExample e = shown_example(index, data, args.example, args);
+      const std::vector<std::string> tokens = tokens_of(e.ids, data.vocabulary());
+      json["example"] = line_of(tokens, e, "", false);
+      json["tokens"] = tokens;
+      json["ids"] = e.ids;
+      json["segments"] = e.segments;
+      json["generator"] = tokens_of(e.masks.generator_ids, data.vocabulary());
+      json["masked"] = e.masks.positions;
+    }
     fmt::print("{}\n", json.dump());
     return 0;
   }
@@ -154,8 +192,15 @@ int inspect(const InspectArguments& args) {
   fmt::print("sentence lengths  {}\n", lengths.text());
   fmt::print("at length {:<8}{} examples, {:.2f} % of the pieces kept (the original's rule: {:.2f} %)\n", args.seq_len, index.size(), 100 * index.share_kept(), 100 * share_google);
   const int64_t first = args.example >= 0 ? args.example : 0, last = args.example >= 0 ? first + 1 : std::min<int64_t>(3, index.size());
-  for (int64_t i = first; i < last; ++i)
-    fmt::print("example {:<10}document {}, number {}: {}\n", i, index[i].document, index[i].number, decoded(index, data.vocabulary(), i));
+  const std::string_view colour = colours_allowed(STDOUT_FILENO) ? ansi::kYellow : "";
+  for (int64_t i = first; i < last; ++i) {
+    const ShownExample e = shown_example(index, data, i, args);
+    const std::vector<std::string> tokens = tokens_of(e.ids, data.vocabulary());
+    fmt::print("example {:<10}document {}, number {}: {}\n", i, index[i].document, index[i].number, line_of(tokens, e, colour, false));
+    fmt::print("  generator       {}\n", line_of(tokens_of(e.masks.generator_ids, data.vocabulary()), e, colour, true));
+    fmt::print("  discriminator   {}\n", line_of(tokens, e, colour, true));
+  }
+  fmt::print("{} masked: there the generator predicts, and the discriminator sees what the generator samples; every training step draws other masks\n", colour.empty() ? "in <>:" : "coloured:");
   return 0;
 }
 
@@ -202,11 +247,12 @@ void register_data(CLI::App& root, Invocation& invocation) {
   command->callback([export_args, &invocation] { invocation.action = [export_args, &invocation] { return export_data(*export_args, invocation.quiet); }; });
 
   const auto inspect_args = std::make_shared<InspectArguments>();
-  command = add_command(*group, "inspect", "counts, share of pieces kept, and examples as the model sees them", "electra data inspect data --seq-len 64", invocation);
+  command = add_command(*group, "inspect", "counts, share of pieces kept, and examples as generator and discriminator see them", "electra data inspect data --seq-len 64 --example 12", invocation);
   command->add_option("dir", inspect_args->directory, "a data directory")->required()->option_text("DIR");
   command->add_option("--example", inspect_args->example, "show this example alone")->option_text("N");
   command->add_option("--seq-len", inspect_args->seq_len, "length in tokens")->capture_default_str()->option_text("N");
-  command->add_option("--seed", inspect_args->seed, "of the example builder's draws")->capture_default_str()->option_text("N");
+  command->add_option("--seed", inspect_args->seed, "of the example builder's draws, and of the masks")->capture_default_str()->option_text("N");
+  command->add_option("--mask-prob", inspect_args->mask_prob, "share of an example's tokens that is masked")->check(CLI::Range(0.0, 1.0))->capture_default_str();
   command->add_flag("--json", inspect_args->json, "one JSON object");
   command->callback([inspect_args, &invocation] { invocation.action = [inspect_args] { return inspect(*inspect_args); }; });
 }

@@ -1,4 +1,6 @@
 // electra tokenize: one text a line in, one line of tokens out.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
@@ -12,6 +14,7 @@
 #include "tokenizer/unicode.h"
 #include "trainer/cli/cli.h"
 #include "trainer/cli/tokenizer_arguments.h"
+#include "trainer/terminal.h"
 
 namespace electra::cli {
 namespace {
@@ -49,10 +52,16 @@ class CodePoints {
 // Appends the result of one line to a part's output. One formatter a thread: its buffers are used again.
 class LineFormatter {
  public:
-  LineFormatter(const Tokenizer& tokenizer, const Arguments& args) : tokenizer_(tokenizer), args_(args) {}
+  // colour: tokens of a word in one colour, of the next in another.
+  LineFormatter(const Tokenizer& tokenizer, const Arguments& args, bool colour) : tokenizer_(tokenizer), args_(args), colour_(colour) {}
 
   void append(std::string_view line, std::string& out) {
     const Vocabulary& v = tokenizer_.vocabulary();
+    if (colour_) {
+      tokenizer_.encode(line, encoding_);
+      append_coloured(out);
+      return;
+    }
     if (args_.output != "jsonl") {
       ids_.clear();
       if (args_.special) ids_.push_back(v.cls());
@@ -108,8 +117,26 @@ class LineFormatter {
     out.push_back('\n');
   }
 
+  void append_coloured(std::string& out) const {
+    constexpr std::string_view kColours[] = {ansi::kGreen, ansi::kYellow};
+    const Vocabulary& v = tokenizer_.vocabulary();
+    const auto append_special = [&](int32_t id) { out.append(ansi::kDim).append(v.token(id)).append(ansi::kReset); };
+    if (args_.special) append_special(v.cls());
+    for (size_t k = 0; k < encoding_.ids.size(); ++k) {
+      if (k > 0 || args_.special) out.push_back(' ');
+      const int32_t id = encoding_.ids[k];
+      out.append(id == v.unk() ? ansi::kRed : kColours[encoding_.word_ids[k] & 1]).append(v.token(id)).append(ansi::kReset);
+    }
+    if (args_.special) {
+      out.push_back(' ');
+      append_special(v.sep());
+    }
+    out.push_back('\n');
+  }
+
   const Tokenizer& tokenizer_;
   const Arguments& args_;
+  bool colour_;
   Encoding encoding_;
   std::vector<int32_t> ids_;
 };
@@ -175,7 +202,7 @@ void run_stream(std::istream& in, const std::string& name, std::vector<LineForma
 
 int tokenize(const Arguments& args, int threads) {
   const Tokenizer tokenizer(Vocabulary::load(args.vocabulary), args.tokenizer.options());
-  std::vector<LineFormatter> formats(static_cast<size_t>(threads), LineFormatter(tokenizer, args));
+  std::vector<LineFormatter> formats(static_cast<size_t>(threads), LineFormatter(tokenizer, args, args.output == "tokens" && colours_allowed(STDOUT_FILENO)));
   ThreadPool pool(threads);
   if (args.files.empty()) run_stream(std::cin, "standard input", formats, pool);
   for (const std::string& file : args.files) {
@@ -193,7 +220,7 @@ void register_tokenize(CLI::App& root, Invocation& invocation) {
   CLI::App* command = add_command(root, "tokenize", "split text into word pieces, one text a line", "electra tokenize --vocab vocab.txt corpus.txt --output ids", invocation);
   command->add_option("file", args->files, "text files; standard input where there is none")->option_text("FILE…");
   command->add_option("--vocab", args->vocabulary, "the vocabulary")->required()->option_text("FILE");
-  command->add_option("--output", args->output, "tokens, ids, or jsonl with offsets and word numbers")->check(CLI::IsMember({"tokens", "ids", "jsonl"}))->capture_default_str()->option_text("tokens|ids|jsonl");
+  command->add_option("--output", args->output, "tokens, ids, or jsonl with offsets and word numbers; tokens on a terminal are coloured by word, [UNK] red")->check(CLI::IsMember({"tokens", "ids", "jsonl"}))->capture_default_str()->option_text("tokens|ids|jsonl");
   command->add_option("--offsets", args->offsets, "unit of the offsets")->check(CLI::IsMember({"codepoints", "bytes"}))->capture_default_str()->option_text("codepoints|bytes");
   command->add_flag("--special", args->special, "with [CLS] and [SEP]");
   add_tokenizer_arguments(*command, args->tokenizer);
