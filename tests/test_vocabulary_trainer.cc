@@ -397,6 +397,25 @@ const std::vector<std::string> tokens = least.train();
   }
 }
 
+TEST_CASE("training says how far it is") {
+  for (const VocabularyAlgorithm algorithm : {VocabularyAlgorithm::bpe, VocabularyAlgorithm::top_down}) {
+    std::vector<std::pair<std::string, double>> told;
+    VocabularyTrainerOptions o;
+    o.algorithm = algorithm;
+    o.size = 500;
+    o.progress = [&](const char* stage, double share) { told.emplace_back(stage, share); };
+    VocabularyTrainer trainer(o);
+    trainer.add(generated_text());
+    trainer.train();
+    REQUIRE(told.size() > 5);
+    CHECK(told.front() == std::pair<std::string, double>(algorithm == VocabularyAlgorithm::bpe ? "splitting words" : "learning pieces", 0));
+    CHECK(told.back().first == (algorithm == VocabularyAlgorithm::bpe ? "merging pairs" : "learning pieces"));
+    CHECK(told.back().second > 0.7);
+    CHECK(told.back().second < 1);
+    for (size_t i = 1; i < told.size(); ++i) CHECK((told[i].first != told[i - 1].first || told[i].second >= told[i - 1].second));
+  }
+}
+
 TEST_CASE("a folder that takes no files is named") {
   VocabularyTrainerOptions o;
   o.memory = 1;

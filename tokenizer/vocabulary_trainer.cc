@@ -3,6 +3,7 @@
 #include <malloc.h>
 
 #include <algorithm>
+#include <bit>
 #include <exception>
 #include <unordered_map>
 #include <unordered_set>
@@ -21,6 +22,7 @@ constexpr const char* kSpecial[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 static_assert(kMinVocabularySize == std::size(kSpecial) + 1);
 
 constexpr size_t kBatchBytes = 1 << 20;  // of text that a thread has to count at once
+constexpr int64_t kWordsPerReport = 4096;
 constexpr size_t kPartBytes = 64 << 10;  // of it that it takes at a time
 // What the program takes whatever the text, and parts of the rest of the memory: for tables of words (three times as much while they
 // grow), for pairs and the cells of words (as much again for what is mapped of them), and for the queue, with what a candidate takes.
@@ -143,6 +145,10 @@ std::vector<char32_t> most_frequent(const CodePointMap& frequency, int64_t limit
 
 }  // namespace
 
+void VocabularyTrainer::report(const char* stage, int64_t done, int64_t of) const {
+  if (options_.progress) options_.progress(stage, static_cast<double>(done) / static_cast<double>(std::max<int64_t>(of, 1)));
+}
+
 std::vector<std::string> VocabularyTrainer::train() {
   count_pending();
   const auto has_runs = [](const WordCounter& counter) { return !counter.runs().empty(); };
@@ -209,9 +215,12 @@ std::vector<std::string> VocabularyTrainer::merge_pairs(const CodePointMap& freq
   }
 
   ScratchSpace space(memory_ / kSpaceShare, options_.folder);
+  const auto first_merge = static_cast<int64_t>(tokens.size());
   PairMerger merger(std::move(tokens), space, std::clamp<uint64_t>(memory_ / kQueueShare / kCandidateBytes, 1, kMostCandidates));
   std::vector<int32_t> word_pieces;
+  int64_t words = 0;
   visit_word_counts(counters_, [&](std::string_view word, int64_t count) {
+    if (words++ % kWordsPerReport == 0) report("splitting words", words - 1, distinct_words_);
     word_pieces.clear();
     for (size_t at = 0; at < word.size();) {
       const CodePointMap& ids = at == 0 ? first_id : inside_id;
@@ -220,7 +229,11 @@ std::vector<std::string> VocabularyTrainer::merge_pairs(const CodePointMap& freq
     merger.add_word(word_pieces, count);
     return true;
   });
-  if (!merger.run(size_, options_.min_frequency, options_.stop ? [&](int64_t) { return options_.stop(); } : std::function<bool(int64_t)>())) return {};
+  const auto stop = [&](int64_t made) {
+    report("merging pairs", made - first_merge, size_ - first_merge);
+    return options_.stop && options_.stop();
+  };
+  if (!merger.run(size_, options_.min_frequency, stop)) return {};
   spilled_ = spilled_ || space.on_disk();
   return merger.tokens();
 }
@@ -268,7 +281,10 @@ std::vector<std::string> VocabularyTrainer::learn_top_down(const CodePointMap& f
     return tokens;
   };
   int64_t low = options_.min_frequency, high = std::max(low, learner.most() + 1);  // what high keeps fits, as far as the alphabet does
+  int64_t tries = 0;
+  const int64_t most_tries = std::bit_width(static_cast<uint64_t>(high - low)) + 2;
   while (low < high) {
+    report("learning pieces", tries++, most_tries);
     const int64_t middle = low + (high - low) / 2;
     const std::vector<std::string> tokens = vocabulary_of(middle);
     if (tokens.empty()) return {};

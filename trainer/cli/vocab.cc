@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 
 #include "kernels/core/error.h"
 #include "tokenizer/unicode.h"
@@ -15,6 +16,7 @@
 #include "trainer/cli/tokenizer_arguments.h"
 #include "trainer/files.h"
 #include "trainer/log.h"
+#include "trainer/progress.h"
 #include "trainer/signals.h"
 
 namespace electra::cli {
@@ -32,7 +34,19 @@ struct TrainArguments {
 
 uint64_t machine_memory() { return static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)); }
 
-int train(const TrainArguments& args, int threads) {
+// Bytes of the files as they are stored; none where one is a pipe.
+std::optional<uint64_t> stored_bytes(const std::vector<CorpusFile>& files) {
+  uint64_t bytes = 0;
+  for (const CorpusFile& file : files) {
+    std::error_code error;
+    if (!std::filesystem::is_regular_file(file.path, error)) return std::nullopt;
+    bytes += std::filesystem::file_size(file.path, error);
+    if (error) return std::nullopt;
+  }
+  return bytes;
+}
+
+int train(const TrainArguments& args, int threads, bool quiet) {
   const SignalGuard signals;
   const auto stop = [&] { return signals.received() != 0; };
   VocabularyTrainerOptions options = args.options;
@@ -42,15 +56,24 @@ int train(const TrainArguments& args, int threads) {
   options.memory = args.memory > 0 ? args.memory : machine_memory() / 2;
   options.folder = args.temporary.empty() ? std::filesystem::path(args.out).parent_path() : std::filesystem::path(args.temporary);
   options.stop = stop;
+  const Progress::Mode mode = quiet ? Progress::Mode::quiet : Progress::Mode::automatic;
+  std::optional<WorkProgress> progress(std::in_place, "vocab train", mode, true);  // of counting, then of what follows
+  options.progress = [&](const char* stage, double share) { progress->update(stage, share); };
   VocabularyTrainer trainer(options);
   CorpusOptions corpus = args.text.options();
   corpus.stop = stop;
-  CorpusReader reader(corpus_files(args.text.texts), corpus);
-  for (Document d; reader.next(d);)
+  const std::vector<CorpusFile> files = corpus_files(args.text.texts);
+  const std::optional<uint64_t> bytes = stored_bytes(files);
+  CorpusReader reader(files, corpus);
+  for (Document d; reader.next(d);) {
     for (std::string& paragraph : d.paragraphs) trainer.add(std::move(paragraph));
+    if (bytes) progress->update("counting words", static_cast<double>(reader.stored_bytes_read()) / static_cast<double>(std::max<uint64_t>(*bytes, 1)), static_cast<double>(reader.bytes_read()));
+  }
   if (stop()) return signals.exit_status();
   warn_of_skipped_lines("vocab train", reader.skipped_lines());
+  progress.emplace("vocab train", mode, false);
   const std::vector<std::string> tokens = trainer.train();
+  progress.reset();
   if (stop()) return signals.exit_status();
   if (trainer.spilled()) log::info("vocab train: words and pairs beyond --memory were kept in temporary files");
   if (static_cast<int64_t>(tokens.size()) < trainer.size())
@@ -140,7 +163,7 @@ void register_vocab(CLI::App& root, Invocation& invocation) {
       ->capture_default_str()
       ->option_text("bpe|topdown");
   add_tokenizer_arguments(*command, train_args->tokenizer);
-  command->callback([train_args, &invocation] { invocation.action = [train_args, &invocation] { return train(*train_args, thread_count(invocation)); }; });
+  command->callback([train_args, &invocation] { invocation.action = [train_args, &invocation] { return train(*train_args, thread_count(invocation), invocation.quiet); }; });
 
   struct InspectArguments {
     std::string file;
