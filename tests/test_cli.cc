@@ -624,7 +624,32 @@ TEST_CASE("data build and vocab inspect read JSON lines and say what they read")
   CHECK(json["seconds"] > 0.0);
   const Result inspected = run("vocab inspect " + vocabulary + " " + text + " --field body");
   CHECK(inspected.status == 0);
-  CHECK(inspected.out.find("\ntext              480 words, ") != std::string::npos);
+  CHECK(inspected.out.find("\ntext                    480 words, ") != std::string::npos);
+}
+
+TEST_CASE("vocab inspect shows classes, the longest entries and what they make of a text") {
+  const test::TemporaryDirectory directory;
+  const std::string vocabulary = directory / "v.txt", text = directory / "t.txt";
+  test::write_file(vocabulary, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n[DOC]\n[unused0]\na\n\u00e9\n##b\n##\u00e9\ncat\n\u00e9\u00e9\u00e9\u00e9\n##ings\n##ed\n");
+  test::write_file(text, "cat catings catabed\n\ndog x Dog cat dog [DOC]\n");
+  const std::string command = "vocab inspect --strip-accents no " + vocabulary + " ";
+  const Result alone = run(command);
+  CHECK(alone.status == 0);
+  CHECK(alone.out.substr(alone.out.find("special")) ==
+        "special                 6\nunused                  1\ncharacters              2\ncontinuing characters   2\nwords and first pieces  2\ncontinuing pieces       2\n"
+        "mean length             2.12 characters\nlongest                 \u00e9\u00e9\u00e9\u00e9, cat, a, \u00e9\nlongest inside          ##ings, ##ed, ##b, ##\u00e9\n");
+  const Result covered = run(command + text);
+  CHECK(covered.status == 0);
+  CHECK(covered.out.substr(covered.out.find("text  ")) ==
+        "text                    11 words, 12 pieces, 1.091 pieces a word, 3.50 characters a piece\nwhole words             2 (18.18 %)\n"
+        "unknown words           8 (72.7273 %): dog (2), DOC (1), Dog (1), [ (1), ] (1)\nno piece for            d (3), g (3), o (3), D (2), C (1)\nentries used            3 (20.00 %)\n");
+  const nlohmann::json json = json_of("vocab inspect --json --quiet --strip-accents no " + vocabulary + " " + text);
+  CHECK(json["classes"]["continuing pieces"] == 2);
+  CHECK(json["longest"]["continuing"][0] == "##ings");
+  CHECK(json["text"]["unknown_words"] == 8);
+  CHECK(json["text"]["most_frequent_unknown"][0] == nlohmann::json({"dog", 2}));
+  CHECK(json["text"]["entries_used"] == 3);
+  CHECK(!json_of("vocab inspect --json " + vocabulary).contains("text"));
 }
 
 TEST_CASE("data export and import give a data set back, and say what they cannot read") {
