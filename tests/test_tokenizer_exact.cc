@@ -7,53 +7,17 @@
 #include <set>
 #include <sstream>
 
-#include "kernels/core/philox.h"
+#include "tests/golden_texts.h"
 #include "tokenizer/sha256.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
 
 using namespace electra;
+using namespace electra::test;
 
 namespace {
 
 constexpr size_t kBlock = 4096, kRandom = 300000;
-constexpr uint32_t kMaxDraws = 24;
-
-std::filesystem::path golden(const std::string& name) { return std::filesystem::path(ELECTRA_SOURCE_DIR) / "tests" / "golden" / name; }
-
-bool is_surrogate(char32_t c) { return c >= 0xD800 && c <= 0xDFFF; }
-
-std::string utf8(char32_t c) {
-  std::string out;
-  unicode::append_utf8(c, out);
-  return out;
-}
-
-// Code points that ICU does not know, and what the package makes of them in lower case.
-std::map<char32_t, char32_t> exceptions() {
-  std::map<char32_t, char32_t> out;
-  std::ifstream in(golden("tokenizer_exceptions.txt"));
-  REQUIRE(in);
-  for (std::string line; std::getline(in, line);) {
-    if (line.empty() || line[0] == '#') continue;
-    std::istringstream fields(line);
-    uint32_t c = 0, lower = 0;
-    REQUIRE(fields >> std::hex >> c >> lower);
-    out.emplace(c, lower);
-  }
-  return out;
-}
-
-std::vector<std::string> vocabulary() {
-  std::vector<std::string> tokens = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
-  for (const auto& [begin, end] : {std::pair<char32_t, char32_t>{1, 0x32400}, {0xE0000, 0xE0200}, {0xF0000, 0xF0100}})
-    for (char32_t c = begin; c < end; ++c) {
-      if (is_surrogate(c)) continue;
-      tokens.push_back(utf8(c));
-      tokens.push_back("##" + tokens.back());
-    }
-  return tokens;
-}
 
 const std::map<std::string, TokenizerOptions>& configurations() {
   static const std::map<std::string, TokenizerOptions> all = {
@@ -70,44 +34,17 @@ std::string in_context(char32_t c) {
   return "x" + s + "Y " + s + " \u00C9" + s + "\u0316";
 }
 
-std::string random_string(uint32_t number, const std::map<char32_t, char32_t>& left_out) {
-  static const std::vector<std::u32string> typed = {U"[MASK]", U"[UNK]", U"[CLS]", U"[SEP]", U"[PAD]", U"[mask]", U"[", U"]", U"##a", U"\t", U"\r\n", U"'", U".", U"\u00a0", U"\u2028", U"\u03a3"};
-  const uint64_t key = 20200323 ^ fnv1a64("tokenizer/random_strings");
-  const Bits128 head = philox(key, {.step = number});
-  const uint32_t block = head.word[1] >> 16 & 1 ? head.word[1] % 104 : (head.word[1] >> 8) % 1544;
-  std::u32string points;
-  if (number % 64 == 0) points.append(90 + head.word[3] % 120, block * 128 + head.word[2] % 128);
-  for (uint32_t j = 0; j < head.word[0] % (kMaxDraws + 1); ++j) {
-    const Bits128 draw = philox(key, {.step = number, .position = 1 + j});
-    const uint32_t kind = draw.word[0] % 16, value = draw.word[1];
-    if (kind == 0) points += typed[value % typed.size()];
-    else if (kind <= 2) points += U' ';
-    else if (kind <= 5) points += static_cast<char32_t>(0x300 + value % 0x70);
-    else if (kind <= 8) points += static_cast<char32_t>(value % 128);
-    else if (kind == 9) points += static_cast<char32_t>(value % 0x110000);
-    else points += static_cast<char32_t>(block * 128 + value % 128);
-  }
-  std::string out;
-  for (const char32_t c : points)
-    if (!is_surrogate(c) && !left_out.contains(c)) unicode::append_utf8(c, out);
-  return out;
-}
-
-void append_word(uint32_t word, std::string& out) {
-  for (int k = 0; k < 4; ++k) out.push_back(static_cast<char>(word >> 8 * k & 0xff));
-}
-
 // Number of tokens; id, begin and end of each, in code points.
 void append_case(const Tokenizer& tokenizer, const std::string& text, std::string& stream) {
   static Encoding e;
   tokenizer.encode(text, e);
   std::vector<uint32_t> point(text.size() + 1);
   for (size_t k = 0; k < text.size(); ++k) point[k + 1] = point[k] + ((static_cast<unsigned char>(text[k]) & 0xC0) != 0x80);
-  append_word(static_cast<uint32_t>(e.ids.size()), stream);
+  append_u32(static_cast<uint32_t>(e.ids.size()), stream);
   for (size_t k = 0; k < e.ids.size(); ++k) {
-    append_word(static_cast<uint32_t>(e.ids[k]), stream);
-    append_word(point[e.offsets[k].begin], stream);
-    append_word(point[e.offsets[k].end], stream);
+    append_u32(static_cast<uint32_t>(e.ids[k]), stream);
+    append_u32(point[e.offsets[k].begin], stream);
+    append_u32(point[e.offsets[k].end], stream);
   }
 }
 
@@ -124,16 +61,16 @@ std::vector<std::string> block_strings(const std::string& name, const std::map<c
     }();
     for (size_t i = first; i < std::min(first + kBlock, points.size()); ++i) out.push_back(in_context(points[i]));
   } else {
-    for (size_t i = first; i < std::min(first + kBlock, kRandom); ++i) out.push_back(random_string(static_cast<uint32_t>(i), left_out));
+    for (size_t i = first; i < std::min(first + kBlock, kRandom); ++i) out.push_back(golden_text(static_cast<uint32_t>(i), left_out));
   }
   return out;
 }
 
 void check_blocks(const std::string& kind, size_t expected_blocks) {
-  const auto left_out = exceptions();
-  const Vocabulary all = Vocabulary::from_tokens(vocabulary(), "exact");
+  const auto left_out = golden_exceptions();
+  const Vocabulary all = Vocabulary::from_tokens(golden_vocabulary(), "exact");
   std::map<std::string, std::map<std::string, std::string>> hashes;  // block, configuration
-  std::ifstream in(golden("tokenizer_hashes.txt"));
+  std::ifstream in(golden_file("tokenizer_hashes.txt"));
   REQUIRE(in);
   for (std::string line; std::getline(in, line);) {
     if (line[0] == '#') continue;
@@ -164,13 +101,13 @@ void check_blocks(const std::string& kind, size_t expected_blocks) {
 
 }  // namespace
 
-TEST_CASE("hf mode equals the package on every code point in context") { check_blocks("point", (0x110000 - 0x800 - exceptions().size() + kBlock - 1) / kBlock); }
+TEST_CASE("hf mode equals the package on every code point in context") { check_blocks("point", (0x110000 - 0x800 - golden_exceptions().size() + kBlock - 1) / kBlock); }
 
 TEST_CASE("hf mode equals the package on random strings over all scripts") { check_blocks("random", (kRandom + kBlock - 1) / kBlock); }
 
 // What is left out above: characters newer than ICU. A newer ICU must do as the package does.
 TEST_CASE("the exceptions are characters that ICU does not know, or treats as the package does") {
-  for (const auto& [c, lower] : exceptions()) {
+  for (const auto& [c, lower] : golden_exceptions()) {
     INFO("U+" << std::hex << static_cast<uint32_t>(c));
     const bool unknown = unicode::is_removed(c, TokenizerMode::google);  // which removes what is not assigned
     CHECK((unknown ? unicode::lowercase(c) == std::u32string(1, c) : unicode::lowercase(c) == std::u32string(1, lower)));

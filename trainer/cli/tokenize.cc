@@ -11,6 +11,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/thread_pool.h"
+#include "tokenizer/code_points.h"
 #include "tokenizer/unicode.h"
 #include "trainer/cli/cli.h"
 #include "trainer/cli/tokenizer_arguments.h"
@@ -28,26 +29,6 @@ struct Arguments {
 
 // What one thread takes at a time, and how many of these are read at once for each thread; a longer line is read whole.
 constexpr size_t kPartBytes = 64 << 10, kPartsPerThread = 4;
-
-// [begin, end) of a piece in code points: counts the bytes that begin one.
-class CodePoints {
- public:
-  explicit CodePoints(std::string_view text) : text_(text) {}
-  int64_t at(uint32_t byte) {
-    for (; byte_ < byte; ++byte_) count_ += (static_cast<unsigned char>(text_[byte_]) & 0xC0) != 0x80;
-    if (byte < byte_) {  // rare: pieces of reordered characters
-      byte_ = 0;
-      count_ = 0;
-      return at(byte);
-    }
-    return count_;
-  }
-
- private:
-  std::string_view text_;
-  uint32_t byte_ = 0;
-  int64_t count_ = 0;
-};
 
 // Appends the result of one line to a part's output. One formatter a thread: its buffers are used again.
 class LineFormatter {
