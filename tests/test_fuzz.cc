@@ -1,5 +1,6 @@
 // Damaged and random input to every parser: an Error or a valid result, never anything else. Long: run with ./test.sh --slow,
 // most usefully in a sanitizer build.
+#include <array>
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <random>
@@ -8,8 +9,10 @@
 #include "tests/compressed.h"
 #include "tests/damaged.h"
 #include "tests/temporary_directory.h"
+#include "tokenizer/model_input.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
+#include "tokenizer/vocabulary_trainer.h"
 #include "trainer/config.h"
 #include "trainer/data/corpus.h"
 #include "trainer/data/examples.h"
@@ -127,6 +130,49 @@ TEST_CASE("any UTF-8 is tokenized within its bounds, in both modes") {
         }
       }
     }
+}
+
+TEST_CASE("any UTF-8 makes a vocabulary, in any memory, and inputs within their lengths") {
+  const test::TemporaryDirectory dir;
+  std::mt19937 random(4);
+  for (int i = 0; i < 1000; ++i) {
+    std::string text;
+    for (uint32_t k = 1 + random() % 300; k > 0; --k) {
+      char32_t c = random() % 8 == 0 ? random() % 0x110000 : random() % 4 == 0 ? U' ' : 'a' + random() % 4;
+      if (c >= 0xD800 && c <= 0xDFFF) c = '#';
+      unicode::append_utf8(c, text);
+    }
+    VocabularyTrainerOptions o;
+    o.algorithm = i % 2 ? VocabularyAlgorithm::top_down : VocabularyAlgorithm::bpe;
+    o.size = 6 + random() % 200;
+    o.min_frequency = 1 + random() % 3;
+    o.alphabet_limit = 1 + random() % 40;
+    o.multiple_of = 1 + random() % 9;
+    o.exact_size = random() % 2;
+    o.memory = random() % 2 ? UINT64_MAX : random() % 1000000;
+    o.folder = dir.path();
+    std::vector<std::string> tokens;
+    if (!survives([&] {
+          VocabularyTrainer trainer(o);
+          trainer.add(text);
+          tokens = trainer.train();
+          REQUIRE(static_cast<int64_t>(tokens.size()) <= trainer.size());
+        }))
+      continue;
+    const Tokenizer tokenizer(Vocabulary::from_tokens(tokens, "fuzz"), o.tokenizer);
+    ModelInputOptions cut;
+    cut.truncation = std::array{Truncation::longest_first, Truncation::only_first, Truncation::only_second}[random() % 3];
+    cut.max_length = 3 + random() % 30;
+    cut.stride = random() % 6;
+    cut.overflow = random() % 2;
+    survives([&] {
+      for (const ModelInput& input : encode_inputs(tokenizer, text, random() % 2 ? std::optional<std::string_view>("a b c") : std::nullopt, cut)) {
+        REQUIRE(static_cast<int64_t>(input.ids.size()) <= cut.max_length);
+        REQUIRE(input.offsets.size() == input.ids.size());
+        REQUIRE(input.segment_ids.size() == input.ids.size());
+      }
+    });
+  }
 }
 
 TEST_CASE("damaged text, JSON lines and archives are refused or read") {
