@@ -12,6 +12,7 @@ constexpr uint64_t kCellsPerEntry = 64;                        // of first_words
 constexpr uint64_t kBlockWords[] = {4, 8, 16, 32, 64, 128, 256};  // next, capacity and size, cells
 constexpr uint64_t kBlockHead = 2;
 constexpr uint64_t kAccesses = 16;  // between two calls of ScratchSpace::trim
+constexpr size_t kWordsPerStop = 4096;
 constexpr std::string_view kContinuing = "##";
 
 bool is_continuing(std::string_view token) { return token.starts_with(kContinuing) && token.size() > kContinuing.size(); }
@@ -131,14 +132,17 @@ void PairMerger::free_block(uint64_t block) {
   free_blocks_[kind] = block;
 }
 
-void PairMerger::count_pairs() {
-  for (size_t w = 0; w + 1 < words_.size(); ++w)
+bool PairMerger::count_pairs(const std::function<bool(int64_t)>& stop) {
+  for (size_t w = 0; w + 1 < words_.size(); ++w) {
+    if (w % kWordsPerStop == 0 && stop && stop(static_cast<int64_t>(tokens_.size()))) return false;
     for (uint64_t cell = words_[w].cell; cells_[cell + 1] != kBoundary; ++cell) {
       if (cell % kAccesses == 0) space_.trim();
       Pair& pair = pairs_[find_pair(key_of(cells_[cell], cells_[cell + 1]))];
       pair.count += words_[w].count;
       append(pair, cell);
     }
+  }
+  return true;
 }
 
 void PairMerger::push(int64_t count, uint64_t key) {
@@ -173,7 +177,7 @@ void PairMerger::refill() {
 bool PairMerger::run(int64_t size, int64_t min_frequency, const std::function<bool(int64_t)>& stop) {
   min_frequency_ = std::max<int64_t>(min_frequency, 1);
   index_words();
-  count_pairs();
+  if (!count_pairs(stop)) return false;
   refill();
   while (static_cast<int64_t>(tokens_.size()) < size) {
     if (queue_.empty() && has_floor_) refill();

@@ -21,7 +21,8 @@ class PairMerger {
   // A word as indices of tokens of one character each, and how often it occurs.
   void add_word(const std::vector<int32_t>& pieces, int64_t count);
   // Merges the pair with the highest count, of these the one with the lowest ids, until there are `size` tokens or no pair occurs
-  // min_frequency times. stop is asked before each merge with the number of tokens, and may be empty; false where it said so.
+  // min_frequency times. stop is asked before each merge and every few thousand words, with the number
+  // of tokens, and may be empty; false where it said so.
   bool run(int64_t size, int64_t min_frequency, const std::function<bool(int64_t)>& stop);
   // In the order in which they were made.
   const std::vector<std::string>& tokens() const { return tokens_; }
@@ -55,7 +56,7 @@ class PairMerger {
   void append(Pair& pair, uint64_t cell);
   void free_block(uint64_t block);
   void index_words();
-  void count_pairs();
+  bool count_pairs(const std::function<bool(int64_t)>& stop);
   void push(int64_t count, uint64_t key);
   void refill();
   void merge(int32_t left, int32_t right);

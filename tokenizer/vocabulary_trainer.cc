@@ -160,8 +160,8 @@ std::vector<std::string> VocabularyTrainer::train() {
 #endif
   CodePointMap frequency, inside;  // of characters in words, and of those that do not begin one
   distinct_words_ = 0;
-  visit_word_counts(counters_, [&](std::string_view word, int64_t count) {
-    ++distinct_words_;
+  const bool counted = visit_word_counts(counters_, [&](std::string_view word, int64_t count) {
+    if (distinct_words_++ % kWordsPerReport == 0 && stopped()) return false;
     for (size_t at = 0; at < word.size();) {
       const bool first = at == 0;
       const char32_t c = unicode::decode(word, at);
@@ -170,6 +170,7 @@ std::vector<std::string> VocabularyTrainer::train() {
     }
     return true;
   });
+  if (!counted) return {};
   if (distinct_words_ == 0) throw DataError("vocab train", "expected text with at least one word, got none");
   std::vector<std::string> tokens = options_.algorithm == VocabularyAlgorithm::bpe ? merge_pairs(frequency, inside) : learn_top_down(frequency);
   if (tokens.empty()) return {};
@@ -219,8 +220,11 @@ std::vector<std::string> VocabularyTrainer::merge_pairs(const CodePointMap& freq
   PairMerger merger(std::move(tokens), space, std::clamp<uint64_t>(memory_ / kQueueShare / kCandidateBytes, 1, kMostCandidates));
   std::vector<int32_t> word_pieces;
   int64_t words = 0;
-  visit_word_counts(counters_, [&](std::string_view word, int64_t count) {
-    if (words++ % kWordsPerReport == 0) report("splitting words", words - 1, distinct_words_);
+  const bool split = visit_word_counts(counters_, [&](std::string_view word, int64_t count) {
+    if (words++ % kWordsPerReport == 0) {
+      report("splitting words", words - 1, distinct_words_);
+      if (stopped()) return false;
+    }
     word_pieces.clear();
     for (size_t at = 0; at < word.size();) {
       const CodePointMap& ids = at == 0 ? first_id : inside_id;
@@ -229,9 +233,10 @@ std::vector<std::string> VocabularyTrainer::merge_pairs(const CodePointMap& freq
     merger.add_word(word_pieces, count);
     return true;
   });
+  if (!split) return {};
   const auto stop = [&](int64_t made) {
     report("merging pairs", made - first_merge, size_ - first_merge);
-    return options_.stop && options_.stop();
+    return stopped();
   };
   if (!merger.run(size_, options_.min_frequency, stop)) return {};
   spilled_ = spilled_ || space.on_disk();
@@ -252,7 +257,9 @@ std::vector<std::string> VocabularyTrainer::learn_top_down(const CodePointMap& f
     std::nth_element(words.begin(), words.begin() + kMostTopDownWords, words.end(), more_frequent);
     words.resize(kMostTopDownWords);
   };
-  visit_word_counts(counters_, [&](std::string_view word, int64_t count) {
+  int64_t visited = 0;
+  const bool chosen = visit_word_counts(counters_, [&](std::string_view word, int64_t count) {
+    if (visited++ % kWordsPerReport == 0 && stopped()) return false;
     size_t length = 0;
     bool usable = !fixed.contains(word);
     for (size_t at = 0; usable && at < word.size(); ++length) usable = known.get(unicode::decode(word, at)) != 0 && length < TopDownLearner::kMostCharacters;
@@ -260,6 +267,7 @@ std::vector<std::string> VocabularyTrainer::learn_top_down(const CodePointMap& f
     if (words.size() == 2 * kMostTopDownWords) keep_most_frequent();
     return true;
   });
+  if (!chosen) return {};
   keep_most_frequent();
   TopDownLearner learner;
   for (const auto& [count, word] : words) learner.add_word(word, count);
@@ -269,7 +277,7 @@ std::vector<std::string> VocabularyTrainer::learn_top_down(const CodePointMap& f
   // The vocabulary of a threshold, as long as it comes; none where it was stopped.
   const auto vocabulary_of = [&](int64_t threshold) {
     std::vector<TopDownLearner::Piece> pieces = learner.learn(threshold, options_.stop);
-    if (options_.stop && options_.stop()) return std::vector<std::string>();
+    if (stopped()) return std::vector<std::string>();
     std::vector<std::string> tokens = fixed_;
     std::unordered_set<std::string> taken(tokens.begin(), tokens.end());
     const auto take = [&](std::string token) {

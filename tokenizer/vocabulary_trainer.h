@@ -40,7 +40,7 @@ struct VocabularyTrainerOptions {
   // `folder`, which are gone when the trainer is or the process ends. It is kept from 64 MiB on.
   uint64_t memory = UINT64_MAX;
   std::filesystem::path folder = ".";
-  std::function<bool()> stop;     // asked at each merge or iteration; true: give up; may be empty
+  std::function<bool()> stop;     // asked at each merge or iteration and every few thousand words; true: give up; may be empty
   std::function<void(const char* stage, double share)> progress;  // told by train how much of a stage is done; may be empty
 };
 
@@ -80,6 +80,7 @@ class VocabularyTrainer {
 
   void count_pending();
   void report(const char* stage, int64_t done, int64_t of) const;
+  bool stopped() const { return options_.stop && options_.stop(); }
   std::vector<std::string> merge_pairs(const CodePointMap& frequency, const CodePointMap& inside);
   std::vector<std::string> learn_top_down(const CodePointMap& frequency);
 };
