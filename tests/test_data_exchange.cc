@@ -405,6 +405,12 @@ TEST_CASE("an import is a function of its files, and is complete or leaves nothi
   CHECK(read_file(dir / "d/train.bin") == bin);
   CHECK(read_file(dir / "d/heldout.idx") == heldout);
 
+  // Not over what is read.
+  o.files = {dir / "d/train"};
+  CHECK(error_of<ConfigError>([&] { import_data(o); }) == "[--out] expected another folder than that of " + dir.path() + "/d/train.idx, which would be replaced, got " + dir.path() + "/d");
+  CHECK(read_file(dir / "d/train.bin") == bin);
+  o.files = {dir / "x.*"};
+
   // One document: split in blocks of sentences, which stand in order on either side.
   const auto one = indexed_files<uint16_t>(8, sequences, {0, static_cast<int64_t>(sequences.size())});
   write_file(dir / "x.idx", one.idx);

@@ -59,6 +59,10 @@ DataImportReport import_data(const DataImportOptions& options) {
   const Vocabulary vocabulary = Vocabulary::load(options.vocabulary);
   if (!(options.heldout > 0 && options.heldout < 1)) throw ConfigError("data import", "expected a held-out share in (0, 1), got " + std::to_string(options.heldout));
   check_replaceable(options.out);
+  std::error_code error;
+  for (const fs::path& file : files)
+    if (fs::equivalent(file.has_parent_path() ? file.parent_path() : ".", options.out, error))
+      throw ConfigError("--out", "expected another folder than that of " + file.string() + ", which would be replaced, got " + options.out.string());
   DataImportReport report;
   report.files = static_cast<int64_t>(files.size());
   int64_t documents = 0, sentences = 0;
