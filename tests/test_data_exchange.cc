@@ -345,7 +345,7 @@ TEST_CASE("an index that is not as it should be is refused with its place") {
   CHECK(changed(17, uint8_t{9}) == idx + "ids of an integer type, got type code 9");  // fairseq's
   const std::string size = std::to_string(good.idx.size());
   CHECK(changed(18, uint64_t{2}) == idx + "the size of a Megatron index of 2 sequences and 3 document boundaries, or of a fairseq index of 2 sequences, got " + size + " bytes");
-  for (const uint64_t n : {~uint64_t{0}, uint64_t{good.idx.size()} + 1, ~uint64_t{0} / 12 + 2, uint64_t{1} << 61}) {
+  for (const uint64_t n : {~uint64_t{0}, uint64_t{good.idx.size()}, uint64_t{good.idx.size()} + 1, ~uint64_t{0} / 12 + 2, uint64_t{1} << 61}) {
     CHECK_THAT(changed(18, n), Catch::StartsWith(idx + "the size of a Megatron index of " + std::to_string(n) + " sequences"));
     CHECK_THAT(changed(26, n), Catch::Contains(" and " + std::to_string(n) + " document boundaries"));
   }
