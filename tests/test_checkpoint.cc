@@ -94,14 +94,14 @@ TEST_CASE("a checkpoint gives back weights, moments, state and files, bit for bi
   const TemporaryDirectory dir;
   Model a, b;
   a.fill();
-  const TrainState state{.step = 12, .adam_step = 11, .bad_steps = 1, .tokens = int64_t{1} << 40, .epoch = 3, .next_example = 77, .seconds = 0.1,
+  const TrainState state{.step = 12, .adam_step = 11, .bad_steps = 1, .tokens = int64_t{1} << 40, .epoch = 3, .next_example = 77, .taken_examples = 0xF000000000000001u, .seconds = 0.1,
                          .best_loss = 1.0 / 3, .best_step = 10, .source = "--overfit 3", .data_xxh64 = "00ff"};
   const fs::path path = save_checkpoint(dir.path(), a.config, a.store(), state, kExtra);
   CHECK(path == dir / "step-000000012");
   const Checkpoint checkpoint = Checkpoint::open(path);
   const TrainState& s = checkpoint.state();
-  CHECK(std::tuple(s.step, s.adam_step, s.bad_steps, s.tokens, s.epoch, s.next_example, s.seconds, s.best_loss, s.best_step, s.source, s.data_xxh64) ==
-        std::tuple(state.step, state.adam_step, state.bad_steps, state.tokens, state.epoch, state.next_example, state.seconds, state.best_loss,
+  CHECK(std::tuple(s.step, s.adam_step, s.bad_steps, s.tokens, s.epoch, s.next_example, s.taken_examples, s.seconds, s.best_loss, s.best_step, s.source, s.data_xxh64) ==
+        std::tuple(state.step, state.adam_step, state.bad_steps, state.tokens, state.epoch, state.next_example, state.taken_examples, state.seconds, state.best_loss,
                    state.best_step, state.source, state.data_xxh64));
   for (const auto& [name, content] : kExtra) CHECK(test::read_file(checkpoint.file(name)) == content);
   checkpoint.load_weights(b.config, b.store());

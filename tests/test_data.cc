@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -766,6 +767,90 @@ TEST_CASE("the loader hands out the same batches from any place on") {
       }
     }
   }
+}
+
+TEST_CASE("batches by tokens are filled to 98 percent and have every example of an epoch once") {
+  const TemporaryDirectory dir;
+  std::vector<std::vector<int>> documents;
+  for (int d = 0; d < 300; ++d) {
+    documents.emplace_back();
+    for (int s = 0; s < 10 + d % 40; ++s) documents.back().push_back(4 + (d * 7 + s * 11) % 50);
+  }
+  const TokenShard shard = make_shard(dir, documents);
+  for (const int64_t length : {64, 128}) {
+    const ExampleIndex index(shard, {.seq_len = length, .seed = 2}, kSpecial);
+    for (const int64_t tokens : {1600, 2048, 8192}) {
+      const BatchShape shape{2 * ((tokens + length - 1) / length), tokens, length};
+      INFO(length << " " << tokens);
+      CHECK(packing_efficiency(index, shape, 3, 40) >= 0.98);
+      // Each example is long enough to be told by its ids, or by its count.
+      std::map<std::vector<int32_t>, int64_t> expected, got;
+      for (int64_t i = 0; i < index.size(); ++i) {
+        std::vector<int32_t> ids(static_cast<size_t>(index.length(i))), segments(ids.size());
+        index.build(i, ids.data(), segments.data());
+        expected[ids] += 2;
+      }
+      LoaderState state;
+      int64_t sequences = 0, waiting = 0;
+      PackedBatch batch(shape);
+      while (state.epoch < 2) {
+        fill_batch(index, shape, 3, state, batch);
+        state = batch.after;
+        REQUIRE(batch.tokens <= tokens);
+        CHECK(std::all_of(batch.ids.begin() + batch.tokens, batch.ids.end(), [](int32_t id) { return id == 0; }));
+        waiting += state.taken != 0;
+        CHECK((state.taken & 1) == 0);
+        for (int64_t s = 0; s < batch.sequences; ++s)
+          ++got[{batch.ids.begin() + batch.sequence_offsets[static_cast<size_t>(s)], batch.ids.begin() + batch.sequence_offsets[static_cast<size_t>(s + 1)]}];
+        sequences += batch.sequences;
+      }
+      CHECK(waiting > 0);
+      // Two epochs, and what the third has begun with.
+      int64_t more = 0;
+      for (const auto& [ids, n] : expected) {
+        REQUIRE(got[ids] >= n);
+        more += got[ids] - n;
+      }
+      CHECK(sequences == 2 * index.size() + state.next + std::popcount(state.taken));
+      CHECK(more == state.next + std::popcount(state.taken));
+    }
+  }
+  // The end of an epoch is the beginning of the next.
+  {
+    const ExampleIndex index(shard, {.seq_len = 64}, kSpecial);
+    PackedBatch a({16, 1024, 64}), b({16, 1024, 64});
+    fill_batch(index, {16, 1024, 64}, 3, {0, index.size(), 0}, a);
+    fill_batch(index, {16, 1024, 64}, 3, {1, 0, 0}, b);
+    CHECK(a.ids == b.ids);
+    CHECK(a.after == b.after);
+  }
+  // By sequences nothing waits, and the order is the epoch's.
+  const ExampleIndex index(shard, {.seq_len = 64}, kSpecial);
+  PackedBatch batch({16, 16 * 64, 64});
+  fill_batch(index, {16, 16 * 64, 64}, 3, {}, batch);
+  CHECK(batch.after == LoaderState{0, 16, 0});
+  CHECK(packing_efficiency(index, {16, 16 * 64, 64}, 3, 1) == batch.tokens / (16 * 64.0));
+}
+
+TEST_CASE("fewer examples than a batch looks ahead are each in every epoch once") {
+  const TemporaryDirectory dir;
+  const TokenShard shard = make_shard(dir, {{3, 4}, {5}, {20, 9, 9}, {2}});
+  const ExampleIndex index(shard, {.seq_len = 16}, kSpecial);
+  const BatchShape shape{40, 40, 16};
+  std::map<int64_t, int64_t> lengths, expected;
+  for (int64_t i = 0; i < index.size(); ++i) ++expected[index.length(i)];
+  LoaderState state;
+  PackedBatch batch(shape);
+  int64_t sequences = 0;
+  while (state.epoch < 1000 || state.next != 0 || state.taken != 0) {
+    fill_batch(index, shape, 3, state, batch);
+    state = batch.after;
+    sequences += batch.sequences;
+    for (int64_t s = 0; s < batch.sequences; ++s) ++lengths[batch.sequence_offsets[static_cast<size_t>(s + 1)] - batch.sequence_offsets[static_cast<size_t>(s)]];
+    REQUIRE(state.epoch < 100000);
+  }
+  CHECK(sequences == state.epoch * index.size());
+  for (const auto& [length, n] : expected) CHECK(lengths[length] == state.epoch * n);
 }
 
 TEST_CASE("several indices give their shares exactly, each in its own epochs without a gap") {

@@ -102,6 +102,42 @@ TEST_CASE("a run on two data sets is resumed bit for bit, and not with other sha
   CHECK(electra_command(toy, {"eval", toy.run("whole"), "data=" + (toy.directory / "data")}).status == 0);
 }
 
+TEST_CASE("a run by tokens reports how full its batches are, and is resumed where an example waits") {
+  const Toy toy;
+  const Overrides by_tokens = {"batch.tokens=128", "checkpoint_steps=1", "checkpoint.keep=99"};
+  REQUIRE(toy.train("whole", by_tokens) == 0);
+  int64_t before = 0, waiting = 0;
+  for (const auto& line : toy.lines("whole", "train")) {
+    const int64_t tokens = line["tokens"].get<int64_t>() - before;
+    before += tokens;
+    CHECK(line["packing_efficiency"] == static_cast<double>(tokens) / 128);
+  }
+  CHECK(before > 20 * 128 * 0.9);
+  CHECK_THAT(read_file(toy.run("whole") + "/log.txt"), Contains("packing: batches have room for 64 tokens in 8 sequences, "));
+  for (int64_t step = 1; step < 20; ++step) {
+    const std::string checkpoint = toy.run("whole") + "/checkpoints/" + checkpoint_name(step);
+    if (Checkpoint::open(checkpoint).state().taken_examples == 0 || ++waiting > 2) continue;
+    const std::string name = "from" + std::to_string(step), link = toy.run(name) + "/checkpoints/latest";
+    fs::copy(toy.run("whole"), toy.run(name), fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+    fs::remove(link);
+    fs::create_directory_symlink(checkpoint_name(step), link);
+    PretrainRequest request = toy.resumed(name);
+    request.config.config.run = toy.run(name);
+    REQUIRE(pretrain(std::move(request)) == 0);
+    check_same_weights(toy.latest("whole"), toy.latest(name));
+  }
+  CHECK(waiting > 0);
+  const Result inspected = electra_command(toy, {"data", "inspect", toy.directory / "data", "--seq-len", "16", "--batch-tokens", "64"});
+  CHECK(inspected.status == 0);
+  CHECK_THAT(inspected.out, Contains(" % of batches of 64 tokens in at most 8 sequences are used (the first "));
+  const Result json = electra_command(toy, {"data", "inspect", toy.directory / "data", "--seq-len", "16", "--batch-sequences", "4", "--json"});
+  CHECK(nlohmann::json::parse(json.out)["packing_efficiency"] > 0.5);
+  CHECK(nlohmann::json::parse(json.out)["batch_tokens"] == 64);
+  const Result small = electra_command(toy, {"data", "inspect", toy.directory / "data", "--seq-len", "16", "--batch-tokens", "15"});
+  CHECK(small.status == 2);
+  CHECK(small.err == "electra: error: [--batch-tokens] expected at least --seq-len (16), got 15\n");
+}
+
 TEST_CASE("a run of several lengths is resumed bit for bit in each and where one begins") {
   const Toy toy;
   const Overrides lengths = {"schedule.lengths=8:7,12:5", "mask_prob=0.2", "checkpoint_steps=1", "checkpoint.keep=99"};

@@ -55,7 +55,7 @@ std::string optimizer_file(const ParameterStore& store) {
 
 ordered_json to_json(const TrainState& s) {
   ordered_json json = {{"format", "electra-checkpoint"}, {"version", 1}, {"step", s.step}, {"adam_step", s.adam_step},
-                       {"bad_steps", s.bad_steps}, {"tokens", s.tokens}, {"epoch", s.epoch}, {"next_example", s.next_example},
+                       {"bad_steps", s.bad_steps}, {"tokens", s.tokens}, {"epoch", s.epoch}, {"next_example", s.next_example}, {"taken_examples", s.taken_examples},
                        {"seconds", s.seconds}, {"best_loss", nullptr}, {"best_step", s.best_step},
                        {"source", s.source}, {"data_xxh64", s.data_xxh64}};
   if (s.best_loss) json["best_loss"] = *s.best_loss;
@@ -70,6 +70,7 @@ TrainState state_from(const ordered_json& json) {
   json.at("tokens").get_to(s.tokens);
   json.at("epoch").get_to(s.epoch);
   json.at("next_example").get_to(s.next_example);
+  s.taken_examples = json.value("taken_examples", uint64_t{0});
   json.at("seconds").get_to(s.seconds);
   if (!json.at("best_loss").is_null()) s.best_loss = json.at("best_loss").get<double>();
   json.at("best_step").get_to(s.best_step);

@@ -20,7 +20,8 @@ struct TrainState {
   int64_t adam_step = 0;   // updates applied
   int64_t bad_steps = 0;   // steps skipped in a row because something was not finite
   int64_t tokens = 0;      // real tokens seen
-  int64_t epoch = 0, next_example = 0;  // where the data goes on
+  int64_t epoch = 0, next_example = 0;  // where the data goes on,
+  uint64_t taken_examples = 0;          // as LoaderState has it; 0 in a checkpoint written before it was kept
   double seconds = 0;      // training time so far
   std::optional<double> best_loss;      // lowest held-out loss so far, and its step
   int64_t best_step = 0;

@@ -40,6 +40,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kBadStepsInARow = 3;
+constexpr int64_t kBatchesLookedAt = 32;  // before a run says how well they are filled
 // Of an evaluation's metrics, those of its line in the log.
 constexpr std::array<std::string_view, 7> kShown = {"loss",     "masked_lm_loss",    "masked_lm_accuracy", "disc_loss",
                                                     "disc_auc", "replaced_fraction", "skill"};
@@ -245,7 +246,7 @@ class PretrainRun {
     train_ = example_indices(*data_.sets, Side::train, example_options(phase_config_));
     stream_ = example_stream(config(), views(train_));
     LoaderState start;
-    if (state_.step != phase_.begin) start = {state_.epoch, state_.next_example};
+    if (state_.step != phase_.begin) start = {state_.epoch, state_.next_example, state_.taken_examples};
     source_ = request_.overfit > 0 ? overfit_source(*stream_, shape, seed, request_.overfit, state_.step, micro_batches)
                                    : loader_source(*stream_, shape, seed, start, micro_batches);
   }
@@ -277,6 +278,9 @@ class PretrainRun {
       if (share < kFewestPiecesKept && config().examples.overflow == Recipe::google)
         log::info("what overflows an example is thrown away, as the original does; examples.overflow=fixed keeps it");
     }
+    const BatchShape shape = micro_batch_shape(phase_config_);
+    log::info(fmt::format("packing: batches have room for {} tokens in {} sequences, {:.2f} % of which the first {} use", shape.tokens, shape.sequences,
+                          100 * packing_efficiency(*stream_, shape, static_cast<uint64_t>(config().seed), kBatchesLookedAt), kBatchesLookedAt));
   }
 
   double step_flops() const { return step_->program().step_cost().flops * static_cast<double>(config().batch.accumulate); }
@@ -326,6 +330,7 @@ class PretrainRun {
     state_.tokens += result.tokens;
     state_.epoch = place.epoch;
     state_.next_example = place.next;
+    state_.taken_examples = place.taken;
     state_.seconds = resumed_seconds_ + seconds_since(started_);
     if (result.finite) {
       state_.adam_step += 1;
@@ -341,6 +346,8 @@ class PretrainRun {
                                 last_checkpoint_.empty() ? "there is no checkpoint yet" : "the last good checkpoint is " + last_checkpoint_));
     }
     const double share = static_cast<double>(result.tokens) / static_cast<double>(phase_config_.tokens_per_step());
+    packing_.tokens += result.tokens;
+    packing_.capacity += phase_config_.tokens_per_step();
     throughput_.add_step(result.tokens, step_flops() * share, seconds_since(begin), waited);
     show(result, false);
   }
@@ -382,7 +389,9 @@ class PretrainRun {
                                    {"grad_norm", grad_norm_},
                                    {"tokens_per_second", throughput_.tokens_per_second()},
                                    {"mfu", throughput_.flops_per_second() / gemm_peak_},
-                                   {"data_wait", throughput_.data_wait()}});
+                                   {"data_wait", throughput_.data_wait()},
+                                   {"packing_efficiency", static_cast<double>(packing_.tokens) / static_cast<double>(packing_.capacity)}});
+    packing_ = {};
     write_metrics("train", "", metrics);
     show({.loss = interval_metrics_.loss}, true);
   }
@@ -450,6 +459,9 @@ class PretrainRun {
   std::optional<Progress> progress_;
   Throughput throughput_;
   MetricSums sums_;           // since the last log step
+  struct {
+    int64_t tokens = 0, capacity = 0;
+  } packing_;                 // since then, too
   Metrics interval_metrics_;
   double gemm_peak_ = 1, learning_rate_ = 0, grad_norm_ = 0, resumed_seconds_ = 0;
   Clock::time_point started_;

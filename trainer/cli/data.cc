@@ -13,8 +13,10 @@
 #include "trainer/data/data_exchange.h"
 #include "trainer/data/data_set.h"
 #include "trainer/data/examples.h"
+#include "trainer/data/loader.h"
 #include "trainer/data/masked_view.h"
 #include "trainer/log.h"
+#include "trainer/pretrain_setup.h"
 #include "trainer/progress.h"
 #include "trainer/signals.h"
 #include "trainer/terminal.h"
@@ -111,7 +113,7 @@ int export_data(const ExportArguments& args, bool quiet) {
 
 struct InspectArguments {
   std::string directory;
-  int64_t example = -1, seq_len = 128;
+  int64_t example = -1, seq_len = 128, batch_tokens = 16384, batch_sequences = 0;
   uint64_t seed = 0;
   double mask_prob = 0.15;
   bool json = false;
@@ -168,11 +170,21 @@ int inspect(const InspectArguments& args) {
   for (int64_t s = 0; s < data.train().sentences(); ++s) lengths.add(data.train().start(s + 1) - data.train().start(s));
   for (int64_t i = 0; i < data.train().tokens(); ++i) unknown += data.train().token(i) == data.vocabulary().unk();
   const double entropy = data.heldout_unigram_entropy();
+  // As batch.tokens and batch.sequences make micro-batches.
+  PretrainConfig batches;
+  batches.seq_len = args.seq_len;
+  batches.batch.sequences = args.batch_sequences;
+  batches.batch.tokens = args.batch_sequences > 0 ? 0 : args.batch_tokens;
+  const BatchShape shape = micro_batch_shape(batches);
+  if (shape.tokens < args.seq_len) throw ConfigError("--batch-tokens", fmt::format("expected at least --seq-len ({}), got {}", args.seq_len, args.batch_tokens));
+  const int64_t looked_at = std::clamp<int64_t>(index.tokens() / shape.tokens, 1, 256);
+  const double packing = packing_efficiency(index, shape, args.seed, looked_at);
   if (args.json) {
     nlohmann::ordered_json json = {{"vocab_size", data.vocabulary().size()}, {"train_tokens", train.tokens}, {"train_sentences", train.sentences},
                                    {"train_documents", train.documents}, {"heldout_tokens", heldout.tokens}, {"heldout_documents", heldout.documents},
                                    {"split_unit", train.split_unit}, {"unknown", unknown}, {"seq_len", args.seq_len}, {"examples", index.size()},
-                                   {"share_kept", index.share_kept()}, {"share_kept_google", share_google}, {"heldout_unigram_entropy", entropy}};
+                                   {"share_kept", index.share_kept()}, {"share_kept_google", share_google}, {"batch_tokens", shape.tokens}, {"batch_sequences", shape.sequences},
+                                   {"packing_efficiency", packing}, {"heldout_unigram_entropy", entropy}};
     if (args.example >= 0) {
       const ShownExample e = shown_example(index, data, args.example, args);
       const std::vector<std::string> tokens = tokens_of(e.ids, data.vocabulary());
@@ -191,6 +203,7 @@ int inspect(const InspectArguments& args) {
   fmt::print("held out          {} pieces in {} sentences, split by {}; unigram entropy {:.4f} nats\n", heldout.tokens, heldout.sentences, train.split_unit, entropy);
   fmt::print("sentence lengths  {}\n", lengths.text());
   fmt::print("at length {:<8}{} examples, {:.2f} % of the pieces kept (the original's rule: {:.2f} %)\n", args.seq_len, index.size(), 100 * index.share_kept(), 100 * share_google);
+  fmt::print("packing           {:.2f} % of batches of {} tokens in at most {} sequences are used (the first {} batches)\n", 100 * packing, shape.tokens, shape.sequences, looked_at);
   const int64_t first = args.example >= 0 ? args.example : 0, last = args.example >= 0 ? first + 1 : std::min<int64_t>(3, index.size());
   const std::string_view colour = colours_allowed(STDOUT_FILENO) ? ansi::kYellow : "";
   for (int64_t i = first; i < last; ++i) {
@@ -251,6 +264,8 @@ void register_data(CLI::App& root, Invocation& invocation) {
   command->add_option("dir", inspect_args->directory, "a data directory")->required()->option_text("DIR");
   command->add_option("--example", inspect_args->example, "show this example alone")->option_text("N");
   command->add_option("--seq-len", inspect_args->seq_len, "length in tokens")->capture_default_str()->option_text("N");
+  command->add_option("--batch-tokens", inspect_args->batch_tokens, "room of a batch, whose use is reported")->check(CLI::Range(int64_t{1}, int64_t{1} << 24))->capture_default_str()->option_text("N");
+  command->add_option("--batch-sequences", inspect_args->batch_sequences, "or its number of sequences")->check(CLI::Range(int64_t{1}, int64_t{1} << 20))->excludes("--batch-tokens")->option_text("N");
   command->add_option("--seed", inspect_args->seed, "of the example builder's draws, and of the masks")->capture_default_str()->option_text("N");
   command->add_option("--mask-prob", inspect_args->mask_prob, "share of an example's tokens that is masked")->check(CLI::Range(0.0, 1.0))->capture_default_str();
   command->add_flag("--json", inspect_args->json, "one JSON object");

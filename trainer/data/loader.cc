@@ -1,6 +1,7 @@
 #include "trainer/data/loader.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <limits>
 #include <string>
@@ -13,17 +14,13 @@ namespace electra {
 namespace {
 
 constexpr size_t kAhead = 4;  // batches built before they are asked for
+constexpr int64_t kPlacesAhead = 64;    // where a batch looks for its examples: as many as LoaderState::taken has bits
+constexpr int64_t kShortestExample = 3;  // tokens: [CLS], a piece, [SEP]
 constexpr int kFeistelRounds = 6;
 constexpr int64_t kMixture = 4096;     // examples in a row in which every index has its exact share
 constexpr size_t kMostIndices = 1024;
 
 DataError no_examples() { return DataError("loader", "expected text with at least one example, got none"); }
-
-void clear(PackedBatch& batch) {
-  std::fill(batch.ids.begin(), batch.ids.end(), 0);
-  std::fill(batch.segments.begin(), batch.segments.end(), 0);
-  batch.sequences = batch.tokens = 0;
-}
 
 // Appends an example; false where it does not fit.
 bool append(const ExampleStream::Place& place, const BatchShape& shape, PackedBatch& batch) {
@@ -35,7 +32,10 @@ bool append(const ExampleStream::Place& place, const BatchShape& shape, PackedBa
   return true;
 }
 
+// Zeros behind what is used.
 void finish(PackedBatch& batch) {
+  std::fill(batch.ids.begin() + batch.tokens, batch.ids.end(), 0);
+  std::fill(batch.segments.begin() + batch.tokens, batch.segments.end(), 0);
   std::fill(batch.sequence_offsets.begin() + batch.sequences + 1, batch.sequence_offsets.end(), static_cast<int32_t>(batch.tokens));
 }
 
@@ -117,13 +117,52 @@ ExampleStream::Place ExampleStream::at(uint64_t seed, const LoaderState& at) con
 }
 
 void fill_batch(const ExampleStream& examples, const BatchShape& shape, uint64_t seed, const LoaderState& state, PackedBatch& batch) {
-  clear(batch);
-  batch.after = state;
+  batch.sequences = batch.tokens = 0;
+  LoaderState& after = batch.after = state;
   const int64_t size = examples.epoch_size();
-  if (batch.after.next == size) batch.after = {batch.after.epoch + 1, 0};
-  while (append(examples.at(seed, batch.after), shape, batch))
-    if (++batch.after.next == size) batch.after = {batch.after.epoch + 1, 0};
+  // The place k after the next one; epochs may be shorter than that.
+  const auto place_after = [&](int64_t k) {
+    const int64_t left = size - after.next;
+    return k < left ? LoaderState{after.epoch, after.next + k} : LoaderState{after.epoch + 1 + (k - left) / size, (k - left) % size};
+  };
+  const auto advance = [&] {
+    const LoaderState next = place_after(1);
+    after = {next.epoch, next.next, after.taken >> 1};
+  };
+  // In order, as long as they fit; those that filled a gap before are passed over.
+  if (after.next == size) after = {after.epoch + 1, 0, after.taken};
+  while (append(examples.at(seed, after), shape, batch)) {
+    advance();
+    while (after.taken & 1) advance();
+  }
+  // The next one waits: the longest of those after it that fit fill the gap.
+  if (batch.sequences < shape.sequences && shape.tokens - batch.tokens >= kShortestExample) {
+    std::array<ExampleStream::Place, kPlacesAhead> places;
+    for (int64_t k = 1; k < kPlacesAhead; ++k) places[static_cast<size_t>(k)] = examples.at(seed, place_after(k));
+    for (bool found = true; found && batch.sequences < shape.sequences;) {
+      int64_t best = 0, longest = 0;
+      for (int64_t k = 1; k < kPlacesAhead; ++k) {
+        const auto& [index, number] = places[static_cast<size_t>(k)];
+        const int64_t length = index->length(number);
+        if (after.taken >> k & 1 || length <= longest || length > shape.tokens - batch.tokens) continue;
+        best = k;
+        longest = length;
+      }
+      found = best > 0 && append(places[static_cast<size_t>(best)], shape, batch);
+      if (found) after.taken |= uint64_t{1} << best;
+    }
+  }
   finish(batch);
+}
+
+double packing_efficiency(const ExampleStream& examples, const BatchShape& shape, uint64_t seed, int64_t batches) {
+  PackedBatch batch(shape);
+  int64_t tokens = 0;
+  for (int64_t i = 0; i < batches; ++i) {
+    fill_batch(examples, shape, seed, batch.after, batch);
+    tokens += batch.tokens;
+  }
+  return static_cast<double>(tokens) / static_cast<double>(batches * shape.tokens);
 }
 
 std::vector<PackedBatch> fixed_batches(const std::vector<const ExampleIndex*>& indices, const BatchShape& shape, int64_t max_batches) {

@@ -16,6 +16,7 @@ namespace electra {
 // A place in a stream of examples: the next one is number `next` of the epoch's order; of several indices, of the one epoch there is.
 struct LoaderState {
   int64_t epoch = 0, next = 0;
+  uint64_t taken = 0;  // bit k: the example k places after the next one has been in a batch already, because it filled a gap
   bool operator==(const LoaderState&) const = default;
 };
 
@@ -68,9 +69,13 @@ class ExampleStream {
   std::vector<Source> sources_;
 };
 
-// Fills a batch with the examples from state on: shape.sequences of them, fewer where the capacity in tokens is used up first.
-// Epochs follow one another without a gap.
+// Fills a batch with the examples from state on: shape.sequences of them, fewer where the capacity in tokens is used up first. One that
+// is too long for what is left waits for the next batch, of which it is the first, while the longest of the 63 after it that fit fill the gap.
+// Every example of an epoch is in a batch once, and epochs follow one another without a gap.
 void fill_batch(const ExampleStream& examples, const BatchShape& shape, uint64_t seed, const LoaderState& state, PackedBatch& batch);
+
+// Share of the capacity in tokens that the first batches of a stream use; batches: how many are looked at.
+double packing_efficiency(const ExampleStream& examples, const BatchShape& shape, uint64_t seed, int64_t batches);
 
 // All examples in their own order, once: evaluation. Several indices give a batch each in turn. At most max_batches (0: all).
 std::vector<PackedBatch> fixed_batches(const std::vector<const ExampleIndex*>& indices, const BatchShape& shape, int64_t max_batches);
