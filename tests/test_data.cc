@@ -9,7 +9,9 @@
 #include <nlohmann/json.hpp>
 #include <random>
 #include <set>
+#include <sstream>
 
+#include <malloc.h>
 #include <sys/stat.h>
 
 #include "kernels/core/error.h"
@@ -983,6 +985,62 @@ TEST_CASE("data sets of a run have one vocabulary and one tokenizer") {
   fs::create_directory(dir / "a,b");
   CHECK(data_directories(dir / "a,b") == std::vector{dir / "a,b"});
 }
+
+// A sanitizer keeps what was freed, and shadows of what is touched.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+
+namespace {
+
+// Memory of this process that is no file's, in bytes; what the allocator holds free is given back first.
+int64_t anonymous_bytes() {
+  malloc_trim(0);
+  std::istringstream status(test::read_file(std::string("/proc/self/status")));
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("RssAnon:")) return std::stoll(line.substr(8)) * 1024;
+  return -1;
+}
+
+}  // namespace
+
+TEST_CASE("memory neither grows with the examples nor with time") {
+  const TemporaryDirectory dir;
+  {
+    TokenShardWriter writer(dir / "s", 18);
+    std::vector<int32_t> ids;
+    for (int32_t d = 0; d < 400000; ++d) {
+      ids.assign(static_cast<size_t>(3 + d % 20), 5 + d % 13);
+      writer.add_sentence(ids);
+      writer.end_document();
+    }
+    writer.finish({});
+  }
+  const ExampleOptions options{.seq_len = 32};
+  const fs::path path = plan_path(dir.path(), "s", options);
+  const int64_t before = anonymous_bytes();
+  REQUIRE(before > 0);
+  const TokenShard shard(dir / "s");
+  constexpr int64_t kMost = 2 << 20;  // 400,000 examples of 16 bytes are 6.4 MB
+  for (const bool made : {true, false}) {  // written, then read
+    const ExampleIndex index(shard, options, kSpecial, path);
+    REQUIRE(index.size() == 400000);
+    CHECK(fs::file_size(path) == 64 + 16 * 400000u);
+    INFO(made);
+    CHECK(anonymous_bytes() - before < kMost);
+    const ExampleStream mixture({&index, &index}, {1, 2});
+    for (const auto& [stream, shape] : {std::pair<ExampleStream, BatchShape>{index, {8, 256, 32}}, {index, {40, 500, 32}}, {mixture, {40, 500, 32}}}) {
+      Loader loader(stream, shape, 1, {});
+      PackedBatch batch(shape);
+      for (int i = 0; i < 100; ++i) loader.next(batch);
+      const int64_t begun = anonymous_bytes();
+      for (int i = 0; i < 15000; ++i) loader.next(batch);
+      // Ten bytes a batch would be 150 kB.
+      CHECK(anonymous_bytes() - begun < 128 << 10);
+      CHECK((batch.after.epoch > 0 || batch.after.next > 100000));
+    }
+  }
+}
+
+#endif
 
 TEST_CASE("the loader stops at once, whatever it has been asked") {
   const TemporaryDirectory dir;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "kernels/core/error.h"
 #include "kernels/core/philox.h"
@@ -31,37 +32,37 @@ class Draws {
  public:
   Draws(const MaskTokens& a, int64_t sequence)
       : key_(a.state->seed ^ a.site), step_(a.state->step), sequence_(a.state->first_sequence + static_cast<uint32_t>(sequence)) {}
-  uint32_t operator()(int64_t index, Purpose purpose) const {
-    return philox(key_, {step_, sequence_, static_cast<uint32_t>(index / 4), purpose}).word[index % 4];
-  }
+  Bits128 quad(int64_t group, Purpose purpose) const { return philox(key_, {step_, sequence_, static_cast<uint32_t>(group), purpose}); }
+  uint32_t operator()(int64_t index, Purpose purpose) const { return quad(index / 4, purpose).word[index % 4]; }
 
  private:
   uint64_t key_;
   uint32_t step_, sequence_;
 };
 
+// Keys and positions of the candidates, as one number each; of this thread, so that nothing is allocated in steady state.
+std::vector<uint64_t>& key_buffer(int64_t length) {
+  thread_local std::vector<uint64_t> keys;
+  if (keys.size() < static_cast<size_t>(length)) keys.resize(std::max<size_t>(1024, 2 * static_cast<size_t>(length)));
+  return keys;
+}
+
 // Fills the first slots with positions, ascending; returns how many.
 int64_t pick_without_replacement(const MaskTokens& a, const int32_t* ids, int64_t length, const Draws& draws, int32_t* slots) {
   const int64_t n = masked_count(ids, length, a.special, a.mask_prob, a.max_predictions, false);
-  // The n smallest (key, position) so far, as a heap over the slots with the largest on top.
-  const auto less = [&](int32_t p, int32_t q) {
-    const uint32_t a_key = draws(p, kKey), b_key = draws(q, kKey);
-    return a_key != b_key ? a_key < b_key : p < q;
-  };
-  int64_t used = 0;
-  for (int64_t p = 0; p < length; ++p) {
-    if (!is_candidate(ids[p], a.special)) continue;
-    if (used < n) {
-      slots[used++] = static_cast<int32_t>(p);
-      std::push_heap(slots, slots + used, less);
-    } else if (n > 0 && less(static_cast<int32_t>(p), slots[0])) {
-      std::pop_heap(slots, slots + used, less);
-      slots[used - 1] = static_cast<int32_t>(p);
-      std::push_heap(slots, slots + used, less);
+  uint64_t* const keys = key_buffer(length).data();
+  int64_t candidates = 0;
+  for (int64_t group = 0; 4 * group < length; ++group) {
+    const Bits128 bits = draws.quad(group, kKey);
+    for (int64_t p = 4 * group; p < std::min(length, 4 * group + 4); ++p) {
+      if (!is_candidate(ids[p], a.special)) continue;
+      keys[candidates++] = static_cast<uint64_t>(bits.word[p % 4]) << 32 | static_cast<uint64_t>(p);
     }
   }
-  std::sort(slots, slots + used);
-  return used;
+  if (n < candidates) std::nth_element(keys, keys + n, keys + candidates);
+  for (int64_t j = 0; j < n; ++j) slots[j] = static_cast<int32_t>(keys[j]);
+  std::sort(slots, slots + n);
+  return n;
 }
 
 int64_t pick_with_replacement(const MaskTokens& a, const int32_t* ids, int64_t length, const Draws& draws, int32_t* slots) {
