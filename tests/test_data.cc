@@ -18,6 +18,7 @@
 #include "tests/child_process.h"
 #include "tests/compressed.h"
 #include "tests/temporary_directory.h"
+#include "trainer/data/build_directory.h"
 #include "trainer/data/corpus.h"
 #include "trainer/data/data_build.h"
 #include "trainer/data/data_sets.h"
@@ -1458,6 +1459,9 @@ TEST_CASE("publishing that was interrupted is made up for") {
   o.notice = [&](const std::string& text, bool) { notice = text; };
 
   // Between the renames: the earlier build is back at once, the new one takes its place.
+  fs::rename(dir / "d", dir / ".tmp-d/replaced");
+  { const BuildDirectory opened(dir / "d"); }
+  CHECK(files_in(dir / "d") == before);
   fs::rename(dir / "d", dir / ".tmp-d/replaced");
   build_data(o);
   CHECK(files_in(dir / "d") == expected);
