@@ -13,6 +13,13 @@ struct SpecialIds {
   int32_t pad = 0, unk = 100, cls = 101, sep = 102, mask = 103;
 };
 
+// What is masked together. word: a piece and those after it that continue it. span: a run of whole words; each word begins one with
+// probability 1 / span_words, so that they are span_words words long on average, geometrically. None crosses a token that cannot be masked.
+enum class MaskUnit : uint8_t { token, word, span };
+
+// A word begins a span iff its draw is below this.
+inline uint64_t span_threshold(double span_words) { return static_cast<uint64_t>(0x1p32 / span_words); }
+
 // Of a sequence of L tokens, n = max(1, min(max_predictions, round(mask_prob L))) positions are masked, halves rounded to
 // even as TensorFlow's round does (fewer without replacement when there are fewer candidates; none without a candidate). Candidates exclude [CLS], [SEP] and [MASK]. Without replacement: the n candidates with the
 // smallest 32-bit keys, ties by position; key of position p = word p % 4 of the call at (step, sequence, p / 4, 0). With
@@ -21,6 +28,11 @@ struct SpecialIds {
 // (word p % 4 at (step, sequence, p / 4, 2), masked iff draw < 0.85 · 2^32). With replacement each slot j, in ascending order of
 // positions, draws for itself (word j % 4 at (step, sequence, j / 4, 2)), as in the original: a position drawn k times stays with
 // probability 0.15^k.
+//
+// Units (word, span) are masked without replacement, and n counts tokens all the same: every token of a unit has the key of the unit's
+// first position, so the n smallest are whole units in the order of their keys, and of the last one as many of its first tokens as there
+// is room for. Whether a token becomes [MASK] is decided for each by itself. Position p begins a unit iff it is the first, it or the one
+// before is no candidate, or its id continues no word and (span) word p % 4 at (step, sequence, p / 4, 3) < span_threshold(span_words).
 struct MaskTokens {
   Tensor ids, sequence_offsets;   // (rows) i32, (sequences + 1) i32
   Tensor masked_ids;              // (rows) i32
@@ -31,12 +43,18 @@ struct MaskTokens {
   int64_t max_predictions = 0;    // per sequence, at least 1
   double mask_prob = 0.15;
   bool with_replacement = false;
+  MaskUnit unit = MaskUnit::token;
+  double span_words = 3;          // at least 1
+  Tensor continuations;           // (vocabulary) u8: 1 where a piece continues a word ("##ing"); of units alone. Other ids continue none
   uint64_t site = 0;
   const StepState* state = nullptr;
 };
 template <Backend B> void mask_tokens(const MaskTokens& args, Stream& stream);
 
-// Number of weighted slots that mask_tokens will use for one sequence: what the loss denominators are summed from.
+// Throws ConfigError for units with replacement and for spans of less than one word, ShapeError for units without continuations.
+void check_units(const MaskTokens& args);
+
+// Number of weighted slots that mask_tokens will use for one sequence, whatever the units: what the loss denominators are summed from.
 int64_t masked_count(const int32_t* ids, int64_t length, const SpecialIds& special, double mask_prob, int64_t max_predictions,
                      bool with_replacement);
 

@@ -49,7 +49,11 @@ class Tracer {
   void mask() {
     const BatchShape& shape = result_.shape;
     if (options_.corruption == Corruption::drawn) {
-      result_.masked = mask_tokens(graph(), result_.batch.ids, result_.batch.sequence_offsets, options_.masking, "mask_tokens");
+      if (options_.masking.unit != MaskUnit::token) {
+        result_.continuations = graph().input("continuations", {{config_.vocab_size}, DType::u8});
+        result_.continuation_table = options_.masking.continuations;
+      }
+      result_.masked = mask_tokens(graph(), result_.batch.ids, result_.batch.sequence_offsets, options_.masking, "mask_tokens", result_.continuations);
       return;
     }
     const Shape slots{shape.sequences * options_.masking.max_predictions};

@@ -2,6 +2,7 @@
 // Generators", ICLR 2020): mask, generate, sample, discriminate; loss = gen_weight · masked-LM + disc_weight · replaced-token.
 #pragma once
 #include <memory>
+#include <vector>
 
 #include "engine/graph.h"
 #include "engine/ops/masking.h"
@@ -29,6 +30,8 @@ struct ElectraGraph {
   std::unique_ptr<Graph> graph;
   BatchShape shape;
   BatchValues batch{kNoValue, kNoValue, kNoValue};       // inputs
+  Value continuations = kNoValue;     // an input where words or spans are masked, (vocabulary) u8, and what it is filled with
+  std::shared_ptr<const std::vector<uint8_t>> continuation_table;
   MaskedBatch masked{kNoValue, kNoValue, kNoValue, kNoValue};  // computed, or inputs with Corruption::given
   Value sampled_ids = kNoValue;       // (slots) i32: drawn, or an input
   Value loss = kNoValue;              // total, (1)

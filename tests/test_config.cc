@@ -486,6 +486,19 @@ TEST_CASE("data names one directory or several, with a weight for each") {
   CHECK(again.config.data_weights == "1,3");
 }
 
+TEST_CASE("words and spans are masked without replacement") {
+  CHECK(preset("tiny").masking.unit == MaskUnit::token);
+  CHECK(preset("tiny", {"masking.unit=word"}).masking.unit == MaskUnit::word);
+  CHECK(preset("tiny", {"masking.unit=span", "masking.span_words=4.5"}).masking.span_words == 4.5);
+  CHECK(error_of({"masking.unit=words"}) ==
+        "[command line] masking.unit: expected one of token, word, span, got 'words'");
+  CHECK(error_of({"masking.span_words=0.9"}) ==
+        "[command line] masking.span_words: expected a number in [1, 1000], got '0.9'");
+  CHECK(error_of({"masking.unit=span", "compat=google"}) ==
+        "[command line] masking.unit: expected token with masking.replacement: true, got span");
+  CHECK(preset("tiny", {"masking.unit=word", "compat=google", "masking.replacement=false"}).masking.unit == MaskUnit::word);
+}
+
 TEST_CASE("a schedule of lengths comes before seq_len") {
   using Phases = std::vector<LengthPhase>;
   constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();

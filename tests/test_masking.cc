@@ -38,6 +38,9 @@ struct Masking {
   int64_t max_predictions;
   double mask_prob = 0.15;
   bool with_replacement = false;
+  MaskUnit unit = MaskUnit::token;
+  double span_words = 3;
+  std::vector<uint8_t> continuations;
   StepState state{.seed = 12, .step = 5};
 
   Masking(const std::vector<int64_t>& lengths, int64_t predictions, uint64_t seed = 1) : max_predictions(predictions) {
@@ -68,6 +71,9 @@ struct Masking {
             .max_predictions = max_predictions,
             .mask_prob = mask_prob,
             .with_replacement = with_replacement,
+            .unit = unit,
+            .span_words = span_words,
+            .continuations = continuations.empty() ? Tensor{} : tensor(continuations),
             .site = kSite,
             .state = &state};
   }
@@ -76,6 +82,13 @@ struct Masking {
     Stream stream(pool);
     mask_tokens<Backend::cpu>(arguments(), stream);
   }
+  // Of the ids from 1000 to 4999 three in five continue a word; those from 5000 on stand beyond the table.
+  void use(MaskUnit u) {
+    unit = u;
+    continuations.assign(5000, 0);
+    for (size_t id = 1000; id < 5000; ++id) continuations[id] = id * 2654435761u % 5 < 3;
+  }
+  bool continues(int32_t id) const { return static_cast<size_t>(id) < continuations.size() && continuations[static_cast<size_t>(id)] == 1; }
   // Rows of a sequence's used slots.
   std::vector<int32_t> used(int64_t s) const {
     std::vector<int32_t> result;
@@ -110,8 +123,14 @@ void check_against_definition(const Masking& m) {
       for (int64_t j = 0; j < n; ++j)
         picked.push_back(candidates[static_cast<size_t>(word_of(m, s, j, 1) / 0x1p32 * static_cast<double>(candidates.size()))]);
     } else {
-      std::stable_sort(candidates.begin(), candidates.end(),
-                       [&](int32_t a, int32_t b) { return word_of(m, s, a, 0) < word_of(m, s, b, 0); });
+      const auto key = [&](int32_t p) {  // of the unit
+        const int32_t* const id = m.ids.data() + begin;
+        while (m.unit != MaskUnit::token && p > 0 && candidate(id[p - 1]) &&
+               (m.continues(id[p]) || (m.unit == MaskUnit::span && word_of(m, s, p, 3) / 0x1p32 >= 1 / m.span_words)))
+          --p;
+        return word_of(m, s, p, 0);
+      };
+      std::stable_sort(candidates.begin(), candidates.end(), [&](int32_t a, int32_t b) { return key(a) < key(b); });
       picked.assign(candidates.begin(), candidates.begin() + n);
     }
     std::sort(picked.begin(), picked.end());
@@ -147,6 +166,70 @@ TEST_CASE("mask_tokens does what its header says, with and without replacement")
       m.run();
       check_against_definition(m);
     }
+  }
+}
+
+TEST_CASE("mask_tokens of words and spans does what its header says") {
+  for (const MaskUnit unit : {MaskUnit::word, MaskUnit::span})
+    for (const double span_words : {1.0, 3.0, 20.0}) {
+      Masking m({128, 1, 2, 3, 0, 17, 64, 127, 600}, 19);
+      m.use(unit);
+      m.span_words = span_words;
+      m.state.first_sequence = 9;
+      for (const uint32_t step : {0u, 1u, 77u}) {
+        m.state.step = step;
+        m.run();
+        check_against_definition(m);
+      }
+    }
+}
+
+TEST_CASE("mask_tokens of words masks whole words, all but one a sequence, and as many tokens as without") {
+  Masking m(std::vector<int64_t>(300, 128), 19);
+  m.use(MaskUnit::word);
+  m.run();
+  int64_t whole = 0, cut = 0;
+  for (int64_t s = 0; s < 300; ++s) {
+    const std::vector<int32_t> rows = m.used(s);
+    CHECK(rows.size() == 19);
+    const std::set<int32_t> masked(rows.begin(), rows.end());
+    int64_t here = 0;
+    for (int32_t begin = static_cast<int32_t>(128 * s), end = begin + 128, p = begin; p < end;) {
+      int32_t next = p + 1;
+      const auto id = [&](int32_t q) { return m.ids[static_cast<size_t>(q)]; };
+      while (candidate(id(p)) && next < end && candidate(id(next)) && m.continues(id(next))) ++next;
+      int32_t n = 0;
+      for (int32_t q = p; q < next; ++q) n += static_cast<int32_t>(masked.count(q));
+      whole += n == next - p && next - p > 1;
+      if (n > 0 && n < next - p) {
+        ++here;
+        for (int32_t q = p; q < p + n; ++q) CHECK(masked.count(q) == 1);  // its first pieces
+      }
+      p = next;
+    }
+    CHECK(here <= 1);
+    cut += here;
+  }
+  CHECK(whole > 600);
+  CHECK(cut > 30);
+}
+
+TEST_CASE("mask_tokens of spans masks runs of words, as long as asked on average") {
+  for (const double span_words : {1.0, 2.0, 4.0}) {
+    Masking m(std::vector<int64_t>(400, 512), 77);
+    m.use(MaskUnit::span);
+    m.continuations.assign(5000, 0);  // words of one piece
+    m.span_words = span_words;
+    // The number of masked runs tells their length: those of neighbouring spans join.
+    m.run();
+    int64_t runs = 0, tokens = 0;
+    for (int64_t s = 0; s < 400; ++s) {
+      const std::vector<int32_t> rows = m.used(s);
+      for (size_t i = 0; i < rows.size(); ++i) runs += i == 0 || rows[i] != rows[i - 1] + 1;
+      tokens += static_cast<int64_t>(rows.size());
+    }
+    INFO(span_words);
+    CHECK(static_cast<double>(tokens) / static_cast<double>(runs) == Approx(span_words / 0.85).epsilon(0.08));
   }
 }
 
@@ -263,15 +346,18 @@ namespace {
 OpRecord masking_record(const Masking& m) {
   const auto doubles = [](const std::vector<int32_t>& v) { return std::vector<double>(v.begin(), v.end()); };
   const int64_t slots = m.sequences() * m.max_predictions, size = static_cast<int64_t>(m.ids.size());
-  OpRecord record{.name = std::string("mask_tokens") + (m.with_replacement ? " with replacement" : "")};
+  OpRecord record{.name = std::string("mask_tokens") + (m.with_replacement ? " with replacement" : m.unit == MaskUnit::word ? " of words" : m.unit == MaskUnit::span ? " of spans" : "")};
   record.inputs = {{"ids", {size}, doubles(m.ids), DType::i32}, {"sequence_offsets", {m.sequences() + 1}, doubles(m.offsets), DType::i32}};
   record.results = {{"masked_ids", {size}, false, DType::i32, Compare::exact},
                     {"masked_rows", {slots}, false, DType::i32, Compare::exact},
                     {"masked_weights", {slots}, false, DType::f32, Compare::exact},
                     {"masked_targets", {slots}, false, DType::i32, Compare::exact}};
+  if (m.unit != MaskUnit::token)
+    record.inputs.push_back({"continuations", {static_cast<int64_t>(m.continuations.size())}, {m.continuations.begin(), m.continuations.end()}, DType::u8});
   record.state = m.state;
   record.device_dtypes = {DType::f32};
-  record.forward = [predictions = m.max_predictions, prob = m.mask_prob, with_replacement = m.with_replacement](const Arguments& a, Stream& stream) {
+  record.forward = [predictions = m.max_predictions, prob = m.mask_prob, with_replacement = m.with_replacement, unit = m.unit,
+                    span_words = m.span_words](const Arguments& a, Stream& stream) {
     dispatch(stream, [&]<Backend B>() {
       mask_tokens<B>({.ids = a["ids"],
                       .sequence_offsets = a["sequence_offsets"],
@@ -283,6 +369,9 @@ OpRecord masking_record(const Masking& m) {
                       .max_predictions = predictions,
                       .mask_prob = prob,
                       .with_replacement = with_replacement,
+                      .unit = unit,
+                      .span_words = span_words,
+                      .continuations = unit == MaskUnit::token ? Tensor{} : a["continuations"],
                       .site = kSite,
                       .state = a.state},
                      stream);
@@ -300,6 +389,13 @@ TEST_CASE("mask_tokens: every backend writes the same bits") {
       Masking m({128, 1, 2, 3, 0, 17, 64, 127, 511, 512, 513, 1100, 0}, predictions);
       m.ids.insert(m.ids.end(), {7, 8, 9});
       m.with_replacement = with_replacement;
+      m.state.first_sequence = 5;
+      check_everywhere(masking_record(m));
+    }
+  for (const MaskUnit unit : {MaskUnit::word, MaskUnit::span})
+    for (const int64_t predictions : {1, 19, 80}) {
+      Masking m({128, 1, 2, 3, 0, 17, 64, 127, 511, 512, 513, 1100, 0}, predictions);
+      m.use(unit);
       m.state.first_sequence = 5;
       check_everywhere(masking_record(m));
     }
@@ -352,6 +448,18 @@ TEST_CASE("mask_tokens: bad input is named") {
   CHECK(with([](MaskTokens& a, Masking&) { a.ids.dtype = DType::i64; }) == "[mask_tokens] ids has type i64, expected i32");
   CHECK(with([](MaskTokens&, Masking& m) { m.offsets[2] = 40; }) == "[mask_tokens] the last offset is 40, expected at most 32");
   CHECK(with([](MaskTokens&, Masking& m) { m.offsets[1] = 33; }) == "[mask_tokens] expected ascending offsets, got 33 before 32");
+  CHECK(with([](MaskTokens& a, Masking&) { a.unit = MaskUnit::word; }) == "[mask_tokens] expected the pieces that continue words, got none");
+  const auto units = [&](auto change) {
+    return with([&](MaskTokens& a, Masking& m) {
+      m.use(MaskUnit::span);
+      a.unit = MaskUnit::span;
+      a.continuations = Masking::tensor(m.continuations);
+      change(a);
+    });
+  };
+  CHECK(units([](MaskTokens& a) { a.with_replacement = true; }) == "[mask_tokens] expected words and spans without replacement, got them with it");
+  CHECK(units([](MaskTokens& a) { a.span_words = 0.5; }) == "[mask_tokens] expected spans of at least 1 word, got 0.500000");
+  CHECK(units([](MaskTokens& a) { a.continuations.dtype = DType::i32; }) == "[mask_tokens] continuations has type i32, expected u8");
   CHECK(with([](MaskTokens& a, Masking&) { a.state = nullptr; }) == "[mask_tokens] expected a step state, got none");
 }
 

@@ -102,6 +102,35 @@ TEST_CASE("a run on two data sets is resumed bit for bit, and not with other sha
   CHECK(electra_command(toy, {"eval", toy.run("whole"), "data=" + (toy.directory / "data")}).status == 0);
 }
 
+TEST_CASE("words are tokens where no piece continues one, and masked together where one does") {
+  const Toy toy;
+  const auto losses = [&](const std::string& name, const Overrides& overrides) {
+    REQUIRE(toy.train(name, overrides) == 0);
+    std::vector<double> all;
+    for (const auto& line : toy.lines(name, "train")) all.push_back(line["loss"]);
+    return all;
+  };
+  CHECK(losses("tokens", {"train_steps=4"}) == losses("words", {"train_steps=4", "masking.unit=word"}));
+  check_same_weights(toy.latest("tokens"), toy.latest("words"));
+  CHECK(losses("tokens-4", {"train_steps=4"}) != losses("spans", {"train_steps=4", "masking.unit=span"}));
+  // "red" in two pieces.
+  std::string pieces = kVocabulary;
+  pieces.replace(pieces.find("red\n"), 4, "re\n##d\n");
+  toy.build("pieces", 30, pieces);
+  const std::string data = "data=" + (toy.directory / "pieces");
+  CHECK(losses("tokens-pieces", {data, "train_steps=4"}) != losses("words-pieces", {data, "train_steps=4", "masking.unit=word"}));
+  REQUIRE(toy.train("whole", {data, "masking.unit=word", "schedule.lengths=12:6", "mask_prob=0.2"}) == 0);
+  CHECK(stopped_by(SIGINT, 9, toy, toy.request("parts", {data, "masking.unit=word", "schedule.lengths=12:6", "mask_prob=0.2"})) == 130);
+  REQUIRE(pretrain(toy.resumed("parts")) == 0);
+  check_same_weights(toy.latest("whole"), toy.latest("parts"));
+  CHECK(electra_command(toy, {"eval", toy.run("whole")}).status == 0);
+  CHECK(electra_command(toy, {"probe", toy.run("whole"), "the mat was red", "--corrupt"}).status == 0);
+  CHECK(electra_command(toy, {"plan", toy.config, "masking.unit=span"}).status == 0);
+  PretrainRequest synthetic = toy.request("synthetic", {"masking.unit=span", "train_steps=3"});
+  synthetic.synthetic = true;
+  CHECK(pretrain(std::move(synthetic)) == 0);
+}
+
 TEST_CASE("a run by tokens reports how full its batches are, and is resumed where an example waits") {
   const Toy toy;
   const Overrides by_tokens = {"batch.tokens=128", "checkpoint_steps=1", "checkpoint.keep=99"};

@@ -386,6 +386,10 @@ std::vector<Key> make_table() {
               "micro-batches a step, whose gradients are added: less memory, the same step"),
       flag("masking.replacement", ELECTRA_FIELD(masking.replacement), fixed,
            "draw masked positions with replacement, as the original does (7 % of them collide)"),
+      choice<MaskUnit>("masking.unit", ELECTRA_FIELD(masking.unit), {"token", "word", "span"},
+                       "what is masked together: single tokens, whole words, or runs of whole words; as many tokens in any case"),
+      real("masking.span_words", ELECTRA_FIELD(masking.span_words), up_to(1, 1000), builtin,
+           "mean length of a span in words, for masking.unit: span"),
       choice<Recipe>(
           "examples.overflow", ELECTRA_FIELD(examples.overflow), recipes,
           "what overflows an example starts the next one (fixed) or is thrown away (google)"),
@@ -623,6 +627,9 @@ void check(const ResolvedConfig& resolved) {
       fail("batch.tokens", fmt::format("expected at least {} × batch.accumulate ({}), the longest of schedule.lengths, got {}",
                                        phase.seq_len, phase.seq_len * c.batch.accumulate, c.batch.tokens));
   }
+  if (c.masking.replacement && c.masking.unit != MaskUnit::token)
+    fail("masking.unit", fmt::format("expected token with masking.replacement: true, got {}",
+                                     c.masking.unit == MaskUnit::word ? "word" : "span"));
   const int64_t n = c.batch.accumulate;
   if (c.batch.sequences % n != 0)
     fail("batch.accumulate",

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/masking.h"
 #include "model/config.h"
 
 namespace electra {
@@ -51,6 +52,8 @@ struct PretrainConfig {
   } batch;
   struct {
     bool replacement = false;  // masked positions are drawn with replacement
+    MaskUnit unit = MaskUnit::token;
+    double span_words = 3;     // mean length of a span
   } masking;
   struct {
     Recipe overflow = Recipe::fixed;  // fixed: what overflows an example starts the next; google:

@@ -1,6 +1,9 @@
 #include "trainer/electra_program.h"
 
 #include <cstring>
+#include <string>
+
+#include "kernels/core/error.h"
 
 namespace electra {
 
@@ -22,6 +25,12 @@ void ElectraProgram::load(const HostBatch& batch) {
   copy(traced_.batch.ids, batch.ids);
   copy(traced_.batch.segments, batch.segments);
   copy(traced_.batch.sequence_offsets, batch.sequence_offsets);
+  if (traced_.continuations != kNoValue) {
+    const std::vector<uint8_t>& table = *traced_.continuation_table;
+    const Tensor to = program_->input(traced_.continuations);
+    if (table.size() != to.bytes()) throw ShapeError("continuations", "expected one for each of " + std::to_string(to.bytes()) + " ids, got " + std::to_string(table.size()));
+    std::memcpy(to.data, table.data(), table.size());
+  }
   program_->send_inputs();
 }
 

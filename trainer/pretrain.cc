@@ -59,6 +59,7 @@ struct RunData {
   Indices heldout;
   std::vector<PackedBatch> heldout_batches;
   SpecialIds special = kSyntheticSpecialIds;
+  const Vocabulary* vocabulary() const { return sets ? &sets->first().vocabulary() : nullptr; }
 };
 
 RunData open_data(ResolvedConfig& resolved, bool synthetic) {
@@ -177,7 +178,7 @@ class PretrainRun {
     state_.data_xxh64 = start.data_xxh64;
     resumed_seconds_ = state_.seconds;
     if (!data_.heldout_batches.empty())
-      evaluator_.emplace(config().model, micro_batch_shape(config()), graph_options(config(), data_.special, /*train=*/true, device_.stream()),
+      evaluator_.emplace(config().model, micro_batch_shape(config()), graph_options(config(), data_.special, /*train=*/true, device_.stream(), data_.vocabulary()),
                          static_cast<uint64_t>(config().seed), device_.stream(), step_->store());
   }
 
@@ -188,7 +189,7 @@ class PretrainRun {
     phase_config_.seq_len = phase_.seq_len;
     std::shared_ptr<ParameterStore> store = step_ ? step_->store() : nullptr;
     step_.reset();  // two programs need not fit beside each other
-    step_.emplace(phase_config_.model, micro_batch_shape(phase_config_), graph_options(phase_config_, data_.special, /*train=*/true, device_.stream()),
+    step_.emplace(phase_config_.model, micro_batch_shape(phase_config_), graph_options(phase_config_, data_.special, /*train=*/true, device_.stream(), data_.vocabulary()),
                   optimizer_config(phase_config_), device_.stream(), Program::Options{}, std::move(store));
   }
 

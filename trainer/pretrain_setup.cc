@@ -17,12 +17,21 @@ MaskingOptions masking_options(const PretrainConfig& config, const SpecialIds& s
   return {.special = special,
           .max_predictions = config.max_predictions(),
           .mask_prob = config.mask_prob,
-          .with_replacement = config.masking.replacement};
+          .with_replacement = config.masking.replacement,
+          .unit = config.masking.unit,
+          .span_words = config.masking.span_words};
 }
 
-ElectraGraphOptions graph_options(const PretrainConfig& config, const SpecialIds& special, bool train, const Stream& stream) {
+ElectraGraphOptions graph_options(const PretrainConfig& config, const SpecialIds& special, bool train, const Stream& stream, const Vocabulary* vocabulary) {
+  MaskingOptions masking = masking_options(config, special);
+  if (masking.unit != MaskUnit::token) {
+    std::vector<uint8_t> continuations(static_cast<size_t>(config.model.vocab_size));
+    for (size_t i = 0; vocabulary && i < std::min(continuations.size(), vocabulary->tokens().size()); ++i)
+      continuations[i] = vocabulary->tokens()[i].starts_with("##");
+    masking.continuations = std::make_shared<const std::vector<uint8_t>>(std::move(continuations));
+  }
   return {.train = train,
-          .masking = masking_options(config, special),
+          .masking = std::move(masking),
           .recompute = train ? config.recompute : Recompute::none,
           .float_type = stream.backend() == Backend::cuda && config.precision != Precision::fp32 ? DType::bf16 : DType::f32,
           .max_threads = stream.pool().threads(),

@@ -14,7 +14,8 @@ BatchShape micro_batch_shape(const PretrainConfig& config);
 // Masking of the configuration with the special ids of its vocabulary.
 MaskingOptions masking_options(const PretrainConfig& config, const SpecialIds& special);
 // For programs that run on the stream. With precision auto or bf16 kernels compute in bf16 on a GPU; on the CPU always in fp32.
-ElectraGraphOptions graph_options(const PretrainConfig& config, const SpecialIds& special, bool train, const Stream& stream);
+// vocabulary: what tells which pieces continue words; where there is none, as for made-up batches, none does.
+ElectraGraphOptions graph_options(const PretrainConfig& config, const SpecialIds& special, bool train, const Stream& stream, const Vocabulary* vocabulary = nullptr);
 ExampleOptions example_options(const PretrainConfig& config);
 // Of the data sets' training examples, in the configuration's shares.
 ExampleStream example_stream(const PretrainConfig& config, const std::vector<const ExampleIndex*>& indices);

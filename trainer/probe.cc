@@ -54,7 +54,7 @@ std::vector<double> probabilities(const Tensor& logits) {
 }
 
 ElectraGraphOptions eval_options(const TrainedModel& model, Stream stream) {
-  return graph_options(model.config(), model.special(), /*train=*/false, stream);
+  return graph_options(model.config(), model.special(), /*train=*/false, stream, &model.tokenizer().vocabulary());
 }
 
 }  // namespace

@@ -13,6 +13,7 @@ class MaskTokensOp final : public Op {
   Signature infer(std::span<const TensorSpec> in, const TraceContext& context) const override {
     check_dtype(context.where, "ids", in[0].dtype, DType::i32);
     check_dtype(context.where, "sequence_offsets", in[1].dtype, DType::i32);
+    if (in.size() > 2) check_dtype(context.where, "continuations", in[2].dtype, DType::u8);
     const int64_t slots = (in[1].shape.size() - 1) * options_.max_predictions;
     Signature s;
     s.outputs = {in[0], {{slots}, DType::i32}, {{slots}, DType::f32}, {{slots}, DType::i32}};
@@ -32,6 +33,9 @@ class MaskTokensOp final : public Op {
                       .max_predictions = options_.max_predictions,
                       .mask_prob = options_.mask_prob,
                       .with_replacement = options_.with_replacement,
+                      .unit = options_.unit,
+                      .span_words = options_.span_words,
+                      .continuations = f.in.size() > 2 ? f.in[2] : Tensor{},
                       .site = site_,
                       .state = f.state},
                      *f.stream);
@@ -115,8 +119,11 @@ class GatherRowsOp final : public Op {
 
 }  // namespace
 
-MaskedBatch mask_tokens(Graph& graph, Value ids, Value sequence_offsets, const MaskingOptions& options, std::string_view name) {
-  const auto out = graph.add(std::make_unique<MaskTokensOp>(options, graph.site(name)), {ids, sequence_offsets}, name);
+MaskedBatch mask_tokens(Graph& graph, Value ids, Value sequence_offsets, const MaskingOptions& options, std::string_view name,
+                        Value continuations) {
+  std::vector<Value> in = {ids, sequence_offsets};
+  if (continuations != kNoValue) in.push_back(continuations);
+  const auto out = graph.add(std::make_unique<MaskTokensOp>(options, graph.site(name)), in, name);
   return {out[0], out[1], out[2], out[3]};
 }
 

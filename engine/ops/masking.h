@@ -1,6 +1,8 @@
 // Masking, corruption and the rows between them. None of the id tensors has a gradient: stop-gradient is structural.
 #pragma once
+#include <memory>
 #include <string_view>
+#include <vector>
 
 #include "engine/graph.h"
 #include "kernels/masking.h"
@@ -19,9 +21,15 @@ struct MaskingOptions {
   int64_t max_predictions = 0;  // per sequence
   double mask_prob = 0.15;
   bool with_replacement = false;
+  MaskUnit unit = MaskUnit::token;
+  double span_words = 3;  // mean length of a span
+  // Of the vocabulary, 1 where a piece continues a word: what the input of mask_tokens is filled with; of words and spans alone.
+  std::shared_ptr<const std::vector<uint8_t>> continuations = nullptr;
 };
 
-MaskedBatch mask_tokens(Graph& graph, Value ids, Value sequence_offsets, const MaskingOptions& options, std::string_view name);
+// continuations: (vocabulary) u8; kNoValue for single tokens.
+MaskedBatch mask_tokens(Graph& graph, Value ids, Value sequence_offsets, const MaskingOptions& options, std::string_view name,
+                        Value continuations = kNoValue);
 
 struct CorruptedBatch {
   Value ids;     // (rows) i32: what the discriminator reads

@@ -12,8 +12,8 @@
 namespace electra {
 namespace {
 
-// Third coordinate of the three kinds of draws of a sequence.
-enum Purpose : uint32_t { kKey, kPick, kMask };
+// Third coordinate of the four kinds of draws of a sequence.
+enum Purpose : uint32_t { kKey, kPick, kMask, kSpan };
 
 // A masked position becomes [MASK] iff its draw is below 0.85 · 2^32 = 3650722201.6.
 constexpr uint32_t kMaskThreshold = 3650722202u;
@@ -40,6 +40,13 @@ class Draws {
   uint32_t step_, sequence_;
 };
 
+bool begins_unit(const MaskTokens& a, const int32_t* ids, int64_t p, const Draws& draws) {
+  if (p == 0 || !is_candidate(ids[p], a.special) || !is_candidate(ids[p - 1], a.special)) return true;
+  const auto id = static_cast<uint32_t>(ids[p]);
+  if (id < static_cast<uint64_t>(a.continuations.size()) && a.continuations.as<uint8_t>()[id] != 0) return false;
+  return a.unit == MaskUnit::word || draws(p, kSpan) < span_threshold(a.span_words);
+}
+
 // Keys and positions of the candidates, as one number each; of this thread, so that nothing is allocated in steady state.
 std::vector<uint64_t>& key_buffer(int64_t length) {
   thread_local std::vector<uint64_t> keys;
@@ -52,7 +59,12 @@ int64_t pick_without_replacement(const MaskTokens& a, const int32_t* ids, int64_
   const int64_t n = masked_count(ids, length, a.special, a.mask_prob, a.max_predictions, false);
   uint64_t* const keys = key_buffer(length).data();
   int64_t candidates = 0;
-  for (int64_t group = 0; 4 * group < length; ++group) {
+  uint32_t key = 0;  // of the unit
+  for (int64_t p = 0; a.unit != MaskUnit::token && p < length; ++p) {
+    if (begins_unit(a, ids, p, draws)) key = draws(p, kKey);
+    if (is_candidate(ids[p], a.special)) keys[candidates++] = static_cast<uint64_t>(key) << 32 | static_cast<uint64_t>(p);
+  }
+  for (int64_t group = 0; a.unit == MaskUnit::token && 4 * group < length; ++group) {
     const Bits128 bits = draws.quad(group, kKey);
     for (int64_t p = 4 * group; p < std::min(length, 4 * group + 4); ++p) {
       if (!is_candidate(ids[p], a.special)) continue;
@@ -140,7 +152,16 @@ int64_t masked_count(const int32_t* ids, int64_t length, const SpecialIds& speci
   return with_replacement ? n : std::min(n, candidates);
 }
 
+void check_units(const MaskTokens& args) {
+  if (args.unit == MaskUnit::token) return;
+  if (args.with_replacement) throw ConfigError("mask_tokens", "expected words and spans without replacement, got them with it");
+  if (!(args.span_words >= 1)) throw ConfigError("mask_tokens", "expected spans of at least 1 word, got " + std::to_string(args.span_words));
+  if (!args.continuations) throw ShapeError("mask_tokens", "expected the pieces that continue words, got none");
+  check_operand("mask_tokens", "continuations", args.continuations, {args.continuations.size()}, DType::u8);
+}
+
 template <> void mask_tokens<Backend::cpu>(const MaskTokens& args, Stream& stream) {
+  check_units(args);
   const int64_t sequences = args.sequence_offsets.size() - 1;
   if (args.max_predictions < 1)
     throw ShapeError("mask_tokens", "expected max_predictions of at least 1, got " + std::to_string(args.max_predictions));

@@ -1,6 +1,8 @@
 // Masking, corruption and the gather of masked rows: kernels/masking.h, bit for bit what kernels/cpu/masking.cc computes.
 #include "kernels/masking.h"
 
+#include <type_traits>
+
 #include "kernels/cuda/common.cuh"
 
 namespace electra {
@@ -8,8 +10,8 @@ namespace {
 
 using namespace cuda;
 
-// Third coordinate of the three kinds of draws of a sequence.
-enum Purpose : uint32_t { kKey, kPick, kMask };
+// Third coordinate of the four kinds of draws of a sequence.
+enum Purpose : uint32_t { kKey, kPick, kMask, kSpan };
 
 // A masked position becomes [MASK] iff its draw is below 0.85 · 2^32 = 3650722201.6.
 constexpr uint32_t kMaskThreshold = 3650722202u;
@@ -29,6 +31,12 @@ struct MaskArgs {
   double mask_prob;
   uint64_t site;
   const StepState* state;
+};
+// The same of units.
+struct UnitArgs : MaskArgs {
+  const uint8_t* continuations;  // which ids continue a word
+  uint32_t vocabulary;           // how many it has
+  uint64_t span_threshold;       // words: 2^32, so that every word is a unit
 };
 
 struct MaskShared {
@@ -58,7 +66,44 @@ struct Draws {
   uint64_t key;
   uint32_t step, sequence;
   __device__ Bits128 quad(int group, Purpose purpose) const { return philox(key, {step, sequence, static_cast<uint32_t>(group), purpose}); }
+  // Of one position; without an index into the four, for which they would need memory.
+  __device__ uint32_t one(int p, Purpose purpose) const {
+    const Bits128 bits = quad(p / 4, purpose);
+    const uint32_t low = p & 1 ? bits.word[1] : bits.word[0], high = p & 1 ? bits.word[3] : bits.word[2];
+    return p & 2 ? high : low;
+  }
 };
+
+__device__ inline bool is_candidate(const MaskArgs& a, int32_t id) { return id != a.special.cls && id != a.special.sep && id != a.special.mask; }
+
+// The key of the unit that a candidate belongs to: that of its first position, for which it looks backwards, a few pieces as a rule.
+__device__ inline uint32_t unit_key(const UnitArgs& a, const int32_t* ids, const Draws& draws, int p) {
+  for (; p > 0 && is_candidate(a, ids[p - 1]); --p) {
+    const auto id = static_cast<uint32_t>(ids[p]);
+    if (id < a.vocabulary && a.continuations[id] != 0) continue;
+    if (draws.one(p, kSpan) < a.span_threshold) break;
+  }
+  return draws.one(p, kKey);
+}
+
+// The keys of four positions; those that are no candidates have none.
+template <class Args> __device__ inline Bits128 keys_of(const Args& a, const int32_t* ids, const Draws& draws, const Quad& q, int group) {
+  if constexpr (std::is_same_v<Args, UnitArgs>) {
+    uint32_t candidates = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) candidates |= static_cast<uint32_t>(q.candidate[i]) << i;
+    Bits128 keys{};
+#pragma unroll 1
+    for (int i = 0; i < 4; ++i) {  // one copy of the search; registers have no index, so each is asked whether it is meant
+      const uint32_t key = candidates >> i & 1 ? unit_key(a, ids, draws, 4 * group + i) : 0;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) keys.word[j] = j == i ? key : keys.word[j];
+    }
+    return keys;
+  } else {
+    return draws.quad(group, kKey);
+  }
+}
 
 // The n-th smallest key of the candidates (n ≥ 1, at most as many as there are), and how many keys equal to it are among the n
 // smallest. By radix selection from the highest digit; keys are drawn again for each digit, so that the length has no limit.
@@ -66,7 +111,7 @@ struct Selection {
   uint32_t key;
   int ties;
 };
-__device__ inline Selection select_key(const MaskArgs& a, const int32_t* ids, int length, const Draws& draws, int n, MaskShared& sm) {
+template <class Args> __device__ inline Selection select_key(const Args& a, const int32_t* ids, int length, const Draws& draws, int n, MaskShared& sm) {
   Selection selection{0, n};
   for (int shift = 24; shift >= 0; shift -= 8) {
     if (warp_index() == 0)
@@ -74,7 +119,7 @@ __device__ inline Selection select_key(const MaskArgs& a, const int32_t* ids, in
     sync_block();
     for (int group = thread_index().x; 4 * group < length; group += kMaskThreads) {
       const Quad q = load_quad(a, ids, length, group);
-      const Bits128 keys = draws.quad(group, kKey);
+      const Bits128 keys = keys_of(a, ids, draws, q, group);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const uint32_t digits = keys.word[i] >> shift, d = digits & 255;
@@ -109,7 +154,7 @@ __device__ inline void draw_candidates(const Draws& draws, int candidates, int n
 
 // One block a sequence, and one more for the rows beyond the last; a thread takes four positions at a time, in order, and a scan of
 // the block's picks gives each its slot. Reads ids six times, from the cache but for the first; writes every output once.
-template <bool kWithReplacement> __global__ void __launch_bounds__(kMaskThreads) mask_tokens_kernel(MaskArgs a) {
+template <bool kWithReplacement, class Args> __global__ void __launch_bounds__(kMaskThreads) mask_tokens_kernel(Args a) {
   auto& sm = block_shared<MaskShared>();
   const int s = block_index().x;
   const int32_t begin = a.sequences.offsets[s];
@@ -147,7 +192,7 @@ template <bool kWithReplacement> __global__ void __launch_bounds__(kMaskThreads)
   for (int first = 0; 4 * first < length; first += kMaskThreads) {
     const int group = first + thread_index().x;
     const Quad q = load_quad(a, ids, length, group);
-    const Bits128 keys = draws.quad(group, kKey);
+    const Bits128 keys = keys_of(a, ids, draws, q, group);
     bool smaller[4], equal[4];
     int counts = 0;  // of both, in the two halves of the word
 #pragma unroll
@@ -329,6 +374,7 @@ template <class F> void dispatch_width(DType type, int64_t cols, F f) {
 }  // namespace
 
 template <> void mask_tokens<Backend::cuda>(const MaskTokens& args, Stream& stream) {
+  check_units(args);
   const int64_t sequences = args.sequence_offsets.size() - 1;
   if (args.max_predictions < 1)
     throw ShapeError("mask_tokens", "expected max_predictions of at least 1, got " + std::to_string(args.max_predictions));
@@ -356,10 +402,14 @@ template <> void mask_tokens<Backend::cuda>(const MaskTokens& args, Stream& stre
                              .mask_prob = args.mask_prob,
                              .site = args.site,
                              .state = args.state};
-  dispatch_bool(args.with_replacement, [&]<bool kWithReplacement>() {
-    launch(mask_tokens_kernel<kWithReplacement>, {static_cast<int>(sequences + 1)}, {kMaskThreads}, sizeof(MaskShared), stream.handle(),
-           kernel_args);
-  });
+  const auto run = [&](auto kernel, const auto& all) { launch(kernel, {static_cast<int>(sequences + 1)}, {kMaskThreads}, sizeof(MaskShared), stream.handle(), all); };
+  if (args.unit == MaskUnit::token) {
+    dispatch_bool(args.with_replacement, [&]<bool kWithReplacement>() { run(mask_tokens_kernel<kWithReplacement, MaskArgs>, kernel_args); });
+    return;
+  }
+  UnitArgs unit_args{kernel_args, args.continuations.as<uint8_t>(), static_cast<uint32_t>(args.continuations.size()),
+                     args.unit == MaskUnit::span ? span_threshold(args.span_words) : uint64_t{1} << 32};
+  run(mask_tokens_kernel<false, UnitArgs>, unit_args);
 }
 
 template <> void corrupt_tokens<Backend::cuda>(const CorruptTokens& args, Stream& stream) {

@@ -29,7 +29,7 @@ int eval(const std::string& path, const std::vector<std::string>& overrides, boo
   const Device device(device_kind(invocation), pool);
   const Stream stream = device.stream();
   use_gemm(config.gemm, stream.backend());
-  Evaluator evaluator(config.model, micro_batch_shape(config), graph_options(config, special, false, stream),
+  Evaluator evaluator(config.model, micro_batch_shape(config), graph_options(config, special, false, stream, &data.first().vocabulary()),
                       static_cast<uint64_t>(config.seed), stream, nullptr);
   model.load_weights(*evaluator.program().store());
   const std::vector<PackedBatch> batches = fixed_batches(views(heldout), micro_batch_shape(config), 0);
