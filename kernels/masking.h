@@ -45,7 +45,7 @@ struct MaskTokens {
   bool with_replacement = false;
   MaskUnit unit = MaskUnit::token;
   double span_words = 3;          // at least 1
-  Tensor continuations;           // (vocabulary) u8: 1 where a piece continues a word ("##ing"); of units alone. Other ids continue none
+  Tensor continuations = {};      // (vocabulary) u8: 1 where a piece continues a word ("##ing"); of units alone. Other ids continue none
   uint64_t site = 0;
   const StepState* state = nullptr;
 };
