@@ -44,6 +44,7 @@ double apart(const Toy& toy, const std::string& kind, const char* field) {
 // Masks, dropout and samples are drawn on the device: were one of them another, a loss would differ in its second or third digit.
 TEST_CASE("a run on the device follows the CPU's, dropout and samples included", test::kOnDevice) {
   for (const Overrides& form : {Overrides{}, Overrides{"recompute=layers"}, Overrides{"masking.replacement=true", "untied_generator_embeddings=true"},
+                                Overrides{"masking.unit=span", "schedule.lengths=12:2", "mask_prob=0.2"},
                                 Overrides{"electra_objective=false"}, Overrides{"uniform_generator=true"}, Overrides{"disallow_correct=true", "temperature=0.7"}}) {
     INFO((form.empty() ? "" : form.front()));
     const Toy toy;
