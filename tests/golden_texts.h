@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/core/philox.h"
+#include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
 
 namespace electra::test {
@@ -78,6 +79,20 @@ inline std::string golden_text(uint32_t number, const std::map<char32_t, char32_
 // Little-endian.
 inline void append_u32(uint32_t word, std::string& out) {
   for (int k = 0; k < 4; ++k) out.push_back(static_cast<char>(word >> 8 * k & 0xff));
+}
+
+// Number of tokens; id, begin and end of each, in code points.
+inline void append_case(const Tokenizer& tokenizer, const std::string& text, std::string& stream) {
+  static Encoding e;
+  tokenizer.encode(text, e);
+  std::vector<uint32_t> point(text.size() + 1);
+  for (size_t k = 0; k < text.size(); ++k) point[k + 1] = point[k] + ((static_cast<unsigned char>(text[k]) & 0xC0) != 0x80);
+  append_u32(static_cast<uint32_t>(e.ids.size()), stream);
+  for (size_t k = 0; k < e.ids.size(); ++k) {
+    append_u32(static_cast<uint32_t>(e.ids[k]), stream);
+    append_u32(point[e.offsets[k].begin], stream);
+    append_u32(point[e.offsets[k].end], stream);
+  }
 }
 
 }  // namespace electra::test

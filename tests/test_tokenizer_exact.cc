@@ -1,4 +1,4 @@
-// hf mode against the PyPI package `tokenizers`: ids and offsets of every code point in context and of 300,000 random strings, as
+// hf mode against the PyPI package `tokenizers`: ids and offsets of every code point in context, 300,000 random strings and adversarial texts, as
 // hashes of 4,096 cases each that tests/golden/write_tokenizer_golden.py wrote. It makes the same strings in Python.
 #include <catch2/catch.hpp>
 #include <filesystem>
@@ -7,6 +7,7 @@
 #include <set>
 #include <sstream>
 
+#include "tests/adversarial_texts.h"
 #include "tests/golden_texts.h"
 #include "tokenizer/sha256.h"
 #include "tokenizer/tokenizer.h"
@@ -34,23 +35,10 @@ std::string in_context(char32_t c) {
   return "x" + s + "Y " + s + " \u00C9" + s + "\u0316";
 }
 
-// Number of tokens; id, begin and end of each, in code points.
-void append_case(const Tokenizer& tokenizer, const std::string& text, std::string& stream) {
-  static Encoding e;
-  tokenizer.encode(text, e);
-  std::vector<uint32_t> point(text.size() + 1);
-  for (size_t k = 0; k < text.size(); ++k) point[k + 1] = point[k] + ((static_cast<unsigned char>(text[k]) & 0xC0) != 0x80);
-  append_u32(static_cast<uint32_t>(e.ids.size()), stream);
-  for (size_t k = 0; k < e.ids.size(); ++k) {
-    append_u32(static_cast<uint32_t>(e.ids[k]), stream);
-    append_u32(point[e.offsets[k].begin], stream);
-    append_u32(point[e.offsets[k].end], stream);
-  }
-}
-
 // The strings of a block, by the name that the golden file has for it.
 std::vector<std::string> block_strings(const std::string& name, const std::map<char32_t, char32_t>& left_out) {
   std::vector<std::string> out;
+  if (name == "adversarial_0") return adversarial_texts();
   const size_t first = std::stoul(name.substr(name.find('_') + 1)) * kBlock;
   if (name.starts_with("point")) {
     static const std::vector<char32_t> points = [&] {
@@ -104,6 +92,8 @@ void check_blocks(const std::string& kind, size_t expected_blocks) {
 TEST_CASE("hf mode equals the package on every code point in context") { check_blocks("point", (0x110000 - 0x800 - golden_exceptions().size() + kBlock - 1) / kBlock); }
 
 TEST_CASE("hf mode equals the package on random strings over all scripts") { check_blocks("random", (kRandom + kBlock - 1) / kBlock); }
+
+TEST_CASE("hf mode equals the package on adversarial texts") { check_blocks("adversarial", 1); }
 
 // What is left out above: characters newer than ICU. A newer ICU must do as the package does.
 TEST_CASE("the exceptions are characters that ICU does not know, or treats as the package does") {

@@ -1,12 +1,17 @@
-// google mode against what the original's tokenizer wrote.
+// google mode against what the original's tokenizer wrote, and hf mode against the PyPI package `tokenizers` on text of many languages.
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
+#include "tests/golden_texts.h"
 #include "tests/shared_data.h"
 #include "tests/straightforward_tokenizer.h"
+#include "tokenizer/sha256.h"
 #include "tokenizer/tokenizer.h"
+#include "trainer/data/input_stream.h"
 
 using namespace electra;
 
@@ -61,4 +66,40 @@ TEST_CASE("the golden texts are encoded as the straightforward tokenizer does") 
           REQUIRE(actual.offsets == expected.offsets);
         }
       }
+}
+
+// Every line of every text, with the four published vocabularies: ids and offsets as hashes of tests/golden/write_tokenizer_golden.py.
+TEST_CASE("hf mode equals the package on text of many languages") {
+  const auto left_out = test::golden_exceptions();
+  std::ifstream in(test::golden_file("tokenizer_corpora.txt"));
+  REQUIRE(in);
+  std::map<std::string, Tokenizer> tokenizers;
+  std::map<std::string, std::string> texts;
+  int compared = 0;
+  for (std::string line; std::getline(in, line);) {
+    if (line[0] == '#') continue;
+    std::istringstream fields(line);
+    std::string vocabulary, path, hash;
+    REQUIRE(fields >> vocabulary >> path >> hash);
+    if (!tokenizers.contains(vocabulary))
+      tokenizers.emplace(vocabulary, Tokenizer(Vocabulary::load(test::shared_data("vocab/" + vocabulary + "-vocab.txt")), {.lowercase = vocabulary.find("-cased") == std::string::npos, .strip_accents = {}}));
+    if (!texts.contains(path)) {
+      InputStream stream(test::shared_data("corpus/" + path), path);
+      std::vector<char> buffer(1 << 16);
+      std::string& text = texts[path];
+      while (const size_t n = stream.read(buffer)) text.append(buffer.data(), n);
+    }
+    std::istringstream text(texts[path]);
+    std::string words;
+    for (std::string paragraph; std::getline(text, paragraph);) {
+      bool known = true;
+      for (size_t at = 0; at < paragraph.size();) known = !left_out.contains(unicode::decode(paragraph, at)) && known;
+      if (known) test::append_case(tokenizers.at(vocabulary), paragraph, words);
+    }
+    INFO(vocabulary << " " << path);
+    CHECK(sha256(words).substr(0, 16) == hash);
+    ++compared;
+  }
+  CHECK(compared == static_cast<int>(tokenizers.size() * texts.size()));
+  CHECK(compared > 100);
 }

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""What the PyPI package `tokenizers` makes of every code point in context and of 300,000 random strings, as hashes.
+"""What the PyPI package `tokenizers` makes of every code point in context, 300,000 random strings and adversarial texts, as hashes.
 
     pip install tokenizers numpy
     tests/golden/write_tokenizer_golden.py                 writes tests/golden/tokenizer_hashes.txt
     tests/golden/write_tokenizer_golden.py --compare FILE  FILE: the block that a failing test_tokenizer_exact left; shows what differs
+    tests/golden/write_tokenizer_golden.py --corpora DIR   writes tests/golden/tokenizer_corpora.txt: DIR/corpus/{multi,ru} with the
+                                                           vocabularies of DIR/vocab, a hash for each file
 
 One hash for 4,096 cases: the first 16 hexadecimal digits of the SHA-256 of little-endian 32-bit words, for each case the number of
 tokens and then id, begin and end of each, offsets in code points. tests/test_tokenizer_exact.cc makes the same strings; what is made
@@ -11,6 +13,8 @@ here must be changed there, too. Code points of tests/golden/tokenizer_exception
 """
 import argparse
 import hashlib
+import json
+import lzma
 import os
 import pathlib
 
@@ -111,11 +115,24 @@ def random_strings(first, count, left_out):
         yield "".join(chr(c) for c in points if not surrogate(c) and c not in left_out)
 
 
+def adversarial_texts():
+    """adversarial_texts.json, what it says to repeat, and all pairs of the short ones (fewer than 30 bytes together)."""
+    made = json.loads((HERE / "adversarial_texts.json").read_text())
+    single = made["texts"]
+    texts = list(single)
+    for times in made["times"]:
+        for letters in made["repeated"]:
+            texts += [letters * times, "x" + letters * times + "y z"]
+    size = {text: len(text.encode()) for text in single}
+    return texts + [left + right for left in single for right in single if size[left] + size[right] < 30]
+
+
 def blocks(left_out):
     """(name, strings) of every block."""
     points = [c for c in range(0x110000) if not surrogate(c) and c not in left_out]
     for begin in range(0, len(points), BLOCK):
         yield f"point_{begin // BLOCK}", [in_context(c) for c in points[begin:begin + BLOCK]]
+    yield "adversarial_0", adversarial_texts()
     for begin in range(0, RANDOM, BLOCK):
         yield f"random_{begin // BLOCK}", list(random_strings(begin, min(BLOCK, RANDOM - begin), left_out))
 
@@ -139,6 +156,21 @@ def write():
             stream = words(t.encode_batch(strings, add_special_tokens=False))
             lines.append(f"{name} {block} {hashlib.sha256(stream.tobytes()).hexdigest()[:16]}")
     (HERE / "tokenizer_hashes.txt").write_text("\n".join(lines) + "\n")
+
+
+def write_corpora(data):
+    left_out = {chr(c) for c in exceptions()}
+    files = sorted(p for folder in ("multi", "ru") for p in (data / "corpus" / folder).rglob("*.txt*"))
+    lines = [f"# Written by write_tokenizer_golden.py --corpora with tokenizers {tokenizers.__version__}: vocabulary, text, hash."]
+    for name in ("bert-base-uncased", "bert-base-cased", "bert-base-chinese", "bert-base-multilingual-cased"):
+        pieces = (data / "vocab" / f"{name}-vocab.txt").read_text().split("\n")
+        t = make("cased" if "-cased" in name else "uncased", {piece: i for i, piece in enumerate(pieces) if piece})
+        for file in files:
+            text = (lzma.open(file).read() if file.suffix == ".xz" else file.read_bytes()).decode()
+            paragraphs = [p for p in text.removesuffix("\n").split("\n") if left_out.isdisjoint(p)] if text else []
+            stream = words(t.encode_batch(paragraphs, add_special_tokens=False))
+            lines.append(f"{name} {file.relative_to(data / 'corpus')} {hashlib.sha256(stream.tobytes()).hexdigest()[:16]}")
+    (HERE / "tokenizer_corpora.txt").write_text("\n".join(lines) + "\n")
 
 
 def compare(file, most=20):
@@ -168,8 +200,11 @@ def compare(file, most=20):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--compare", metavar="FILE")
+    parser.add_argument("--corpora", metavar="DIR", type=pathlib.Path)
     arguments = parser.parse_args()
     if arguments.compare:
         compare(arguments.compare)
+    elif arguments.corpora:
+        write_corpora(arguments.corpora)
     else:
         write()
