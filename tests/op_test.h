@@ -7,7 +7,6 @@
 // instead of judging them; another value scales every bound.
 #pragma once
 #include <cstdint>
-#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
@@ -20,6 +19,7 @@
 #include "kernels/core/step_state.h"
 #include "kernels/core/tensor.h"
 #include "kernels/grad_mode.h"
+#include "tests/error_of.h"
 
 namespace electra::test {
 
@@ -169,18 +169,6 @@ struct GoldenCase {
 std::vector<GoldenCase> read_golden(const std::string& op);
 // The oracle against every result and gradient that the golden case has; bound is of the tensor's largest value.
 void check_golden(const OpRecord& record, const GoldenCase& golden, double bound = 1e-12);
-
-// The message of the E that f throws, or what else happened.
-template <class E, class F> std::string error_of(F f) {
-  try {
-    f();
-  } catch (const E& error) {
-    return error.what();
-  } catch (const std::exception& error) {
-    return std::string("another type of error: ") + error.what();
-  }
-  return "no error";
-}
 
 // The ShapeError of forward and backward with another tensor in a place, `shift` bytes further on, after a run that was right.
 std::string refusal(const OpRecord& record, const Execution& execution, std::string_view tensor, const Shape& shape, DType dtype, int shift = 0);

@@ -8,6 +8,7 @@
 
 #include "kernels/core/error.h"
 #include "tests/child_process.h"
+#include "tests/error_of.h"
 #include "tests/temporary_directory.h"
 #include "tests/toy_model.h"
 #include "trainer/checkpoint.h"
@@ -17,6 +18,7 @@
 
 using namespace electra;
 using Catch::Contains;
+using test::error_of;
 using test::TemporaryDirectory;
 namespace fs = std::filesystem;
 
@@ -62,14 +64,6 @@ fs::path save(const std::string& checkpoints, int64_t step) {
   return save(checkpoints, step, model);
 }
 
-template <class E> std::string error_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const E& error) {
-    return error.what();
-  }
-  return "no error";
-}
 std::string open_error(const fs::path& path) {
   return error_of<FormatError>([&] { Checkpoint::open(path); });
 }

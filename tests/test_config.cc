@@ -3,6 +3,7 @@
 #include <set>
 
 #include "kernels/core/error.h"
+#include "tests/error_of.h"
 #include "tests/temporary_directory.h"
 #include "trainer/config.h"
 #include "trainer/config_yaml.h"
@@ -20,17 +21,11 @@ PretrainConfig preset(const std::string& name, const Overrides& overrides = {}) 
 
 // The message of the ConfigError that the overrides of a preset provoke.
 std::string error_of(const Overrides& overrides, const std::string& source = "tiny") {
-  try {
-    load_config(source, overrides);
-  } catch (const ConfigError& error) { return error.what(); }
-  return "no error";
+  return test::error_of<ConfigError>([&] { load_config(source, overrides); });
 }
 
 std::string error_of_file(const std::string& yaml) {
-  try {
-    parse_config(yaml, "my.yaml", {});
-  } catch (const ConfigError& error) { return error.what(); }
-  return "no error";
+  return test::error_of<ConfigError>([&] { parse_config(yaml, "my.yaml", {}); });
 }
 
 }  // namespace

@@ -17,16 +17,18 @@
 #include "kernels/core/error.h"
 #include "tests/child_process.h"
 #include "tests/compressed.h"
+#include "tests/error_of.h"
 #include "tests/temporary_directory.h"
 #include "trainer/data/build_directory.h"
 #include "trainer/data/corpus.h"
 #include "trainer/data/data_build.h"
 #include "trainer/data/data_sets.h"
 #include "trainer/data/loader.h"
-#include "trainer/log.h"
 #include "trainer/data/masked_view.h"
+#include "trainer/log.h"
 
 using namespace electra;
+using test::error_of;
 using test::read_file;
 using test::TemporaryDirectory;
 using test::write_file;
@@ -34,15 +36,6 @@ using test::write_file;
 namespace {
 
 namespace fs = std::filesystem;
-
-template <class E, class F> std::string error_of(F f) {
-  try {
-    f();
-  } catch (const E& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 const std::string kVocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\ncat\nsat\non\nmat\n.\ndog\nran\nto\nroad\nit\nwas\nred\n";
 

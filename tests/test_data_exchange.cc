@@ -4,6 +4,7 @@
 #include <set>
 
 #include "kernels/core/error.h"
+#include "tests/error_of.h"
 #include "tests/foreign_files.h"
 #include "tests/temporary_directory.h"
 #include "trainer/data/data_build.h"
@@ -13,6 +14,7 @@
 #include "trainer/tfrecord.h"
 
 using namespace electra;
+using test::error_of;
 using test::append;
 using test::indexed_files;
 using test::read_file;
@@ -22,15 +24,6 @@ using test::write_file;
 namespace {
 
 namespace fs = std::filesystem;
-
-template <class E, class F> std::string error_of(F f) {
-  try {
-    f();
-  } catch (const E& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 // [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, then words w5 to w(size - 1).
 std::string vocabulary_text(int size) {

@@ -5,6 +5,7 @@
 #include <array>
 
 #include "kernels/core/error.h"
+#include "tests/error_of.h"
 #include "tests/golden_texts.h"
 #include "tokenizer/sha256.h"
 
@@ -63,12 +64,7 @@ std::vector<std::vector<int32_t>> ids_of(const std::vector<ModelInput>& inputs) 
 }
 
 std::string error_of(std::string_view first, std::optional<std::string_view> second, const ModelInputOptions& options) {
-  try {
-    encode_inputs(small(), first, second, options);
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "none";
+  return test::error_of<ConfigError>([&] { encode_inputs(small(), first, second, options); });
 }
 
 }  // namespace

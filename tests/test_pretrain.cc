@@ -12,6 +12,7 @@
 
 #include "kernels/core/error.h"
 #include "tests/child_process.h"
+#include "tests/error_of.h"
 #include "tests/temporary_directory.h"
 #include "tests/toy_run.h"
 #include "trainer/checkpoint.h"
@@ -32,12 +33,7 @@ namespace fs = std::filesystem;
 namespace {
 
 template <class E> std::string error_of(PretrainRequest request) {
-  try {
-    pretrain(std::move(request));
-  } catch (const E& error) {
-    return error.what();
-  }
-  return "no error";
+  return test::error_of<E>([&] { pretrain(std::move(request)); });
 }
 
 int64_t count(const std::string& text, const std::string& part) {

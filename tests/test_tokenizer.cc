@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "kernels/core/error.h"
+#include "tests/error_of.h"
 #include "tests/temporary_directory.h"
 #include "tokenizer/sentences.h"
 #include "tokenizer/sha256.h"
@@ -44,12 +45,7 @@ std::string repeat(const std::string& s, int n) {
 }
 
 std::string error_of(const std::vector<std::string>& tokens) {
-  try {
-    Vocabulary::from_tokens(tokens, "v.txt");
-  } catch (const DataError& error) {
-    return error.what();
-  }
-  return "no error";
+  return test::error_of<DataError>([&] { Vocabulary::from_tokens(tokens, "v.txt"); });
 }
 
 }  // namespace
