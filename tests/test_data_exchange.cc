@@ -134,6 +134,7 @@ TEST_CASE("a TFRecord file that is not as it should be is refused with record an
     return error(first + bytes);
   };
   CHECK(error("") == "[" + dir.path() + "/t] expected TFRecords, got an empty file");
+  CHECK(error_of<IoError>([&] { documents_of(dir.path(), vocabulary); }) == "[" + dir.path() + "] expected a file, got a folder");
   CHECK_THAT(damaged(0), Catch::StartsWith(second + "checksum ") && Catch::Contains(" of its length, got "));
   CHECK_THAT(damaged(9), Catch::StartsWith(second + "checksum ") && Catch::Contains(" of its length, got "));
   CHECK_THAT(damaged(20), Catch::StartsWith(second + "checksum ") && Catch::Contains(" of its data, got "));

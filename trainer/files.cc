@@ -112,6 +112,7 @@ MappedFile::MappedFile(int descriptor, const fs::path& name) { map(descriptor, n
 void MappedFile::map(int descriptor, const fs::path& name) {
   struct stat info {};
   if (::fstat(descriptor, &info) != 0) fail(name, "to read a file");
+  if (S_ISDIR(info.st_mode)) throw IoError(name.string(), "expected a file, got a folder");
   size_ = static_cast<size_t>(info.st_size);
   if (size_ == 0) return;
   void* p = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
