@@ -1,6 +1,7 @@
 // A set of 64-bit hashes: 8 bytes a slot, three eighths to three quarters of them full, so 11 to 21 bytes a hash (32 for the
 // moment in which it grows).
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
