@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the presets and runs every test. usage: ./test.sh [--slow]
-#   (nothing)  within 20 minutes on 2 cores, a tenth of the mutations
+#   (nothing)  within 20 minutes on 2 cores, a twentieth of the mutations
 #   --slow     also ThreadSanitizer, clang, all mutations, fuzzers, full sweeps and ten SIGKILLs
 # The last line says "N passed, N failed": CTest entries of all presets plus one for each other step.
 set -uo pipefail
@@ -84,10 +84,13 @@ if step build-release configure_and_build release; then
     step forty-sigkills tests/kill_data_build.sh build/release/electra 40
     step ten-sigkills tests/kill_resume.sh build/release/electra configs/electra-tiny.yaml 10
   else
-    step mutations tests/mutations/run.sh --tenth "$(git rev-parse HEAD 2>/dev/null || echo 0)"
+    step mutations tests/mutations/run.sh --part "$(git rev-parse HEAD 2>/dev/null || echo 0)"
   fi
 fi
-if step build-asan configure_and_build asan; then run_tests asan; fi
+if step build-asan configure_and_build asan; then
+  run_tests asan
+  [ $slow = 0 ] || run_tests asan-slow
+fi
 for preset in simt simt-check; do
   if step build-$preset configure_and_build $preset; then
     run_tests $preset

@@ -2,7 +2,7 @@
 # Mutation tests: does a test turn red when a line of the code is broken?
 #   run.sh --check              only checks the records: each line occurs exactly once, each test is declared (seconds)
 #   run.sh [FILTER…]            runs all records, or those whose file name contains a FILTER
-#   run.sh --tenth HASH         runs a tenth of them, picked by HASH (hexadecimal, for example a commit's)
+#   run.sh --part HASH          runs a twentieth of them, picked by HASH (hexadecimal, for example a commit's)
 # Records stand in tests/mutations/*.txt, separated by blank lines:
 #   file: path from the root
 #   line: a line that occurs exactly once in it, without its leading blanks
@@ -14,11 +14,11 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
 
-mode=run tenth='' filters=()
+mode=run part='' filters=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --check) mode=check ;;
-    --tenth) tenth=${2:?--tenth needs a hash}; shift ;;
+    --part) part=${2:?--part needs a hash}; shift ;;
     -*) sed -n '2,6p' "$0" >&2; exit 2 ;;
     *) filters+=("$1") ;;
   esac
@@ -114,10 +114,10 @@ fi
 
 # ---- run ----
 picked=("${!at[@]}")
-if [ -n "$tenth" ]; then
-  offset=$((16#$(printf '%s' "$tenth" | tr -cd '0-9a-fA-F' | tail -c 7) % 10))
+if [ -n "$part" ]; then
+  offset=$((16#$(printf '%s' "$part" | tr -cd '0-9a-fA-F' | tail -c 7) % 20))
   picked=()
-  for i in "${!at[@]}"; do [ $((i % 10)) -ne $offset ] || picked+=("$i"); done
+  for i in "${!at[@]}"; do [ $((i % 20)) -ne $offset ] || picked+=("$i"); done
 fi
 echo "running ${#picked[@]} of ${#at[@]} mutations"
 
