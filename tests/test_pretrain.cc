@@ -36,6 +36,18 @@ template <class E> std::string error_of(PretrainRequest request) {
   return test::error_of<E>([&] { pretrain(std::move(request)); });
 }
 
+// A copy of run "whole" that goes on from the checkpoint of a step; its name.
+std::string resumed_from(const Toy& toy, int64_t step) {
+  const std::string name = "from" + std::to_string(step), link = toy.run(name) + "/checkpoints/latest";
+  fs::copy(toy.run("whole"), toy.run(name), fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+  fs::remove(link);
+  fs::create_directory_symlink(checkpoint_name(step), link);
+  PretrainRequest request = toy.resumed(name);
+  request.config.config.run = toy.run(name);
+  REQUIRE(pretrain(std::move(request)) == 0);
+  return name;
+}
+
 int64_t count(const std::string& text, const std::string& part) {
   int64_t n = 0;
   for (size_t at = 0; (at = text.find(part, at)) != std::string::npos; at += part.size()) ++n;
@@ -142,13 +154,7 @@ TEST_CASE("a run by tokens reports how full its batches are, and is resumed wher
   for (int64_t step = 1; step < 20; ++step) {
     const std::string checkpoint = toy.run("whole") + "/checkpoints/" + checkpoint_name(step);
     if (Checkpoint::open(checkpoint).state().taken_examples == 0 || ++waiting > 2) continue;
-    const std::string name = "from" + std::to_string(step), link = toy.run(name) + "/checkpoints/latest";
-    fs::copy(toy.run("whole"), toy.run(name), fs::copy_options::recursive | fs::copy_options::copy_symlinks);
-    fs::remove(link);
-    fs::create_directory_symlink(checkpoint_name(step), link);
-    PretrainRequest request = toy.resumed(name);
-    request.config.config.run = toy.run(name);
-    REQUIRE(pretrain(std::move(request)) == 0);
+    const std::string name = resumed_from(toy, step);
     check_same_weights(toy.latest("whole"), toy.latest(name));
   }
   CHECK(waiting > 0);
@@ -174,13 +180,7 @@ TEST_CASE("a run of several lengths is resumed bit for bit in each and where one
   }
   // From the first, from where the second begins, and so on.
   for (const int64_t step : {3, 7, 9, 12, 14}) {
-    const std::string name = "from" + std::to_string(step), link = toy.run(name) + "/checkpoints/latest";
-    fs::copy(toy.run("whole"), toy.run(name), fs::copy_options::recursive | fs::copy_options::copy_symlinks);
-    fs::remove(link);
-    fs::create_directory_symlink(checkpoint_name(step), link);
-    PretrainRequest request = toy.resumed(name);
-    request.config.config.run = toy.run(name);
-    REQUIRE(pretrain(std::move(request)) == 0);
+    const std::string name = resumed_from(toy, step);
     INFO(step);
     check_same_weights(toy.latest("whole"), toy.latest(name));
     CHECK(Checkpoint::open(toy.run(name)).state().next_example == Checkpoint::open(toy.run("whole")).state().next_example);

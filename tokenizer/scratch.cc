@@ -36,12 +36,17 @@ void ScratchFile::fail(const char* expected, int error) const {
   throw IoError(folder_.string(), std::string("expected ") + expected + ", got '" + std::strerror(error) + "'");
 }
 
-ScratchFile::ScratchFile(const std::filesystem::path& folder) : folder_(folder.empty() ? "." : folder), fd_(::open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)) {
-  if (fd_ < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {  // a file system that knows no files without names
-    std::string name = (folder_ / ".electra-XXXXXX").string();
-    fd_ = ::mkostemp(name.data(), O_CLOEXEC);
-    if (fd_ >= 0) ::unlink(name.c_str());
+int open_unnamed_file(const std::filesystem::path& folder) {
+  int fd = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {  // a file system that knows no files without names
+    std::string name = (folder / ".electra-XXXXXX").string();
+    fd = ::mkostemp(name.data(), O_CLOEXEC);
+    if (fd >= 0) ::unlink(name.c_str());
   }
+  return fd;
+}
+
+ScratchFile::ScratchFile(const std::filesystem::path& folder) : folder_(folder.empty() ? "." : folder), fd_(open_unnamed_file(folder_)) {
   if (fd_ < 0) fail("a folder to write temporary files in", errno);
 }
 

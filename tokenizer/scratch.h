@@ -11,6 +11,9 @@
 
 namespace electra {
 
+// Opens a file without a name in a folder to be read and written, gone when it is closed. Below 0: errno says why not.
+int open_unnamed_file(const std::filesystem::path& folder);
+
 class ScratchFile {
  public:
   // Throws IoError where the folder has no place for a file; so do append and allocate where the disk is full.

@@ -7,11 +7,11 @@
 #include <xxhash.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "tokenizer/scratch.h"
 
 namespace electra {
 namespace {
@@ -159,10 +159,8 @@ void OutputFile::sync() {
 
 StagedFile::StagedFile(const fs::path& path) : final_(path) {
   if (path.empty()) {
-    std::string name = (fs::temp_directory_path() / "electra-XXXXXX").string();
-    descriptor_ = ::mkostemp(name.data(), O_CLOEXEC);
-    staging_ = name;
-    if (descriptor_ >= 0) ::unlink(name.c_str());
+    staging_ = fs::temp_directory_path();
+    descriptor_ = open_unnamed_file(staging_);
   } else {
     staging_ = path.string() + ".tmp-" + std::to_string(::getpid());
     descriptor_ = ::open(staging_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);

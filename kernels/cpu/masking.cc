@@ -59,16 +59,19 @@ int64_t pick_without_replacement(const MaskTokens& a, const int32_t* ids, int64_
   const int64_t n = masked_count(ids, length, a.special, a.mask_prob, a.max_predictions, false);
   uint64_t* const keys = key_buffer(length).data();
   int64_t candidates = 0;
-  uint32_t key = 0;  // of the unit
-  for (int64_t p = 0; a.unit != MaskUnit::token && p < length; ++p) {
-    if (begins_unit(a, ids, p, draws)) key = draws(p, kKey);
+  const auto add = [&](int64_t p, uint32_t key) {
     if (is_candidate(ids[p], a.special)) keys[candidates++] = static_cast<uint64_t>(key) << 32 | static_cast<uint64_t>(p);
-  }
-  for (int64_t group = 0; a.unit == MaskUnit::token && 4 * group < length; ++group) {
-    const Bits128 bits = draws.quad(group, kKey);
-    for (int64_t p = 4 * group; p < std::min(length, 4 * group + 4); ++p) {
-      if (!is_candidate(ids[p], a.special)) continue;
-      keys[candidates++] = static_cast<uint64_t>(bits.word[p % 4]) << 32 | static_cast<uint64_t>(p);
+  };
+  if (a.unit == MaskUnit::token) {
+    for (int64_t group = 0; 4 * group < length; ++group) {
+      const Bits128 bits = draws.quad(group, kKey);
+      for (int64_t p = 4 * group; p < std::min(length, 4 * group + 4); ++p) add(p, bits.word[p % 4]);
+    }
+  } else {
+    uint32_t key = 0;  // of the unit
+    for (int64_t p = 0; p < length; ++p) {
+      if (begins_unit(a, ids, p, draws)) key = draws(p, kKey);
+      add(p, key);
     }
   }
   if (n < candidates) std::nth_element(keys, keys + n, keys + candidates);
