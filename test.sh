@@ -94,7 +94,7 @@ fi
 for preset in simt simt-check; do
   if step build-$preset configure_and_build $preset; then
     run_tests $preset
-    if [ $slow = 1 ] && [ $preset = simt ]; then run_tests simt-slow; fi
+    [ $slow = 0 ] || run_tests $preset-sweep
   fi
 done
 if [ $slow = 1 ]; then

@@ -5,7 +5,7 @@
 #   SLOW     too long for ./test.sh; run by ./test.sh --slow
 #   THREADS  belongs to what runs under ThreadSanitizer (loader, threads, signals)
 #   DEVICE   runs on the device where the build has one: what the presets simt and simt-check build and run, and bench/run_gpu.sh on a GPU
-#   SWEEP    and has test cases of the tag "sweep", which are slow
+#   SWEEP    and has test cases of the tag "sweep", which are hidden, and CTest entries of that label
 find_package(Catch2 2.13 REQUIRED)
 include(Catch)
 
@@ -58,6 +58,6 @@ function(electra_test)
   endif()
   catch_discover_tests(${arg_NAME} TEST_PREFIX "${arg_NAME}/" PROPERTIES LABELS ${label} ${properties})
   if(arg_SWEEP AND NOT ELECTRA_GPU STREQUAL "OFF")
-    catch_discover_tests(${arg_NAME} TEST_PREFIX "${arg_NAME}/" TEST_SPEC "[sweep]" TEST_LIST ${arg_NAME}_SWEEPS PROPERTIES LABELS slow TIMEOUT 3000)
+    catch_discover_tests(${arg_NAME} TEST_PREFIX "${arg_NAME}/" TEST_SPEC "[sweep]" TEST_LIST ${arg_NAME}_SWEEPS PROPERTIES LABELS sweep TIMEOUT 6000)
   endif()
 endfunction()
